@@ -1,0 +1,3 @@
+"""Arc: the control room of a small fleet, in one process."""
+
+__version__ = "1.0.0"

@@ -1,0 +1,38 @@
+"""Wall clock: microseconds since the epoch, UTC, and their RFC 3339 text.
+
+Stored times come from here; waits and durations use time.monotonic().
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+US_PER_S = 1_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def now_us() -> int:
+    """Microseconds since the epoch, UTC."""
+    return time.time_ns() // 1_000
+
+
+def rfc3339(us: int | None) -> str | None:
+    """`2025-10-19T12:00:00.25Z`: fraction without trailing zeros; None stays None."""
+    if us is None:
+        return None
+    moment = _EPOCH + timedelta(microseconds=us)
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    fraction = f"{moment.microsecond:06d}".rstrip("0")
+    return f"{text}.{fraction}Z" if fraction else f"{text}Z"
+
+
+def parse_rfc3339(text: str) -> int:
+    """Microseconds since the epoch of an ISO 8601 instant; without an offset it is UTC.
+
+    Raises ValueError when the text is no instant.
+    """
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
