@@ -1,0 +1,39 @@
+"""Rules for the names of databases, measurements and columns (docs: letters, digits, underscores, hyphens)."""
+
+from __future__ import annotations
+
+import re
+
+from arc.errors import Invalid
+
+# Names that would collide with schemas DuckDB answers itself, or that the original kept for its own use.
+RESERVED = frozenset({"system", "internal", "_internal", "information_schema", "pg_catalog", "temp"})
+TIME = "time"  # the timestamp column of every measurement
+
+_DATABASE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
+_MEASUREMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}", re.ASCII)
+_SHAPE = "must start with a letter and contain only alphanumeric characters, underscores, or hyphens"
+
+
+def check_database(name: str) -> None:
+    """Raises Invalid unless a database may be called so."""
+    if not _DATABASE.fullmatch(name):
+        raise Invalid(f"invalid database name: {_SHAPE} (max 64 characters)")
+    if name.lower() in RESERVED:
+        raise Invalid(f'invalid database name: "{name}" is reserved')
+
+
+def check_measurement(name: str) -> None:
+    """Raises Invalid unless a measurement may be called so (at most 128 characters)."""
+    if not _MEASUREMENT.fullmatch(name):
+        raise Invalid(f'invalid measurement name "{name[:140]}": {_SHAPE}')
+
+
+def is_stored(column: str) -> bool:
+    """False for columns that are dropped silently: names that start with an underscore belong to exporters.
+
+    Raises Invalid for an empty name.
+    """
+    if not column:
+        raise Invalid("column name must not be empty")
+    return column[0] != "_"
