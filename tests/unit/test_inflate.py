@@ -24,12 +24,13 @@ def zstd_stream(data: bytes, level: int = 3) -> bytes:
     return encoder.compress(data) + encoder.flush()
 
 
-@pytest.fixture(params=["isal", "zlib"], autouse=True)
+@pytest.fixture(params=["isal", "zlib"])
 def gzip_engine(request, monkeypatch):
     if request.param == "zlib":
         monkeypatch.setattr(module, "gzip_engine", zlib)
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("announced", ["", "identity", "gzip", "x-gzip", "zstd", "GZIP"])
 @pytest.mark.parametrize(
     "body",
@@ -49,6 +50,7 @@ def test_first_bytes_decide_not_the_header(body, announced):
     assert inflate(body, announced, LIMIT) == TEXT
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("size", [0, 1, module._INPUT_STEP, module._OUTPUT_STEP, module._OUTPUT_STEP + 1, 9 << 20])
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress, zstd_stream])
 def test_every_size_comes_back_whole(compress, size):
@@ -63,6 +65,7 @@ def test_unknown_coding_is_refused():
         inflate(TEXT, "br", LIMIT)
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("cut", [3, 9, 12, 50, -9, -4, -1])
 def test_truncated_gzip_is_refused(cut):
     with pytest.raises(Invalid, match=r"^Invalid gzip compression: "):
@@ -76,6 +79,7 @@ def test_truncated_zstd_is_refused(compress, cut):
         inflate(compress(TEXT)[:cut], "zstd", LIMIT)
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
 def test_damaged_data_is_refused(compress):
     body = compress(os.urandom(1000))
@@ -83,12 +87,14 @@ def test_damaged_data_is_refused(compress):
         inflate(body[:500] + b"\0\1\2\3" + body[504:], "", LIMIT)
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
 def test_garbage_behind_the_data_is_refused(compress):
     with pytest.raises(Invalid, match="compression"):
         inflate(compress(TEXT) + b"garbage behind", "", LIMIT)
 
 
+@pytest.mark.usefixtures("gzip_engine")
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress, zstd_stream])
 def test_limit_is_exact(compress):
     body = compress(TEXT)
@@ -103,7 +109,7 @@ def test_too_large_names_the_limit_in_megabytes():
         inflate(b"x" * ((1 << 20) + 1), "", 1 << 20)
 
 
-@pytest.mark.parametrize("level", [3, 19, 22])
+@pytest.mark.parametrize("level", [3, 19])
 def test_zstd_bomb_allocates_little(level):
     encoder = zstandard.ZstdCompressor(level=level).compressobj()
     bomb = b"".join(encoder.compress(b"\0" * (1 << 20)) for _ in range(100)) + encoder.flush()
@@ -111,6 +117,13 @@ def test_zstd_bomb_allocates_little(level):
     assert _peak_bytes(bomb) < 4 * LIMIT
 
 
+def test_zstd_window_is_bounded():
+    with pytest.raises(TooLarge, match=r"^zstd window too large \(max 32MB\)$"):
+        inflate(zstd_stream(TEXT, level=22), "", LIMIT)
+    assert inflate(zstandard.compress(TEXT, level=22), "", LIMIT) == TEXT  # says how much it holds
+
+
+@pytest.mark.usefixtures("gzip_engine")
 def test_gzip_bomb_allocates_little():
     encoder = zlib.compressobj(wbits=31)
     bomb = b"".join(encoder.compress(b"\0" * (1 << 20)) for _ in range(100)) + encoder.flush()
