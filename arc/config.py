@@ -1,0 +1,392 @@
+"""Configuration: one table of options, read from a TOML file, the environment and flags.
+
+default <- file (--config, ARC_CONF, ./arc.conf, /etc/arc/arc.conf) <- environment ARC_SECTION_KEY <- flags
+A later layer wins. An unknown name or a value that does not fit stops the start with ConfigError.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+SEARCH_PATHS = (Path("arc.conf"), Path("/etc/arc/arc.conf"))
+PATH_VARIABLES = ("ARC_CONF", "ARC_CONFIG_FILE")
+MASK = "********"
+
+_SIZE = re.compile(r"(\d+)\s*([KMGT]?)B?", re.IGNORECASE)
+_BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class Size(int):
+    """Bytes; written `64MB` (1 KB is 1024 bytes) or as a plain number."""
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """Raises ValueError."""
+        match = _SIZE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError("must be a size such as 64MB or 1GB")
+        return cls(int(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+    def __str__(self) -> str:
+        number, power = int(self), 0
+        while number and number % 1024 == 0 and power < 4:
+            number, power = number // 1024, power + 1
+        return f"{number}{('B', 'KB', 'MB', 'GB', 'TB')[power]}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    type: str, int, float, bool, Size, or list for a list of strings.
+    aliases: older names: `section.key` of a file (and ARC_SECTION_KEY), or a whole environment variable in
+        capitals. The value of a name that ends in `_mb` counts megabytes.
+    choices: the values allowed; synonyms: other spellings of them.
+    minimum, maximum: limits of a number; minimum of a str is its length unless it is empty.
+    """
+
+    section: str
+    name: str
+    type: type[Any]
+    default: Any
+    help: str
+    unit: str = ""
+    secret: bool = False
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.section}] {self.name}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    def file_keys(self) -> list[str]:
+        return [self.key, *(alias for alias in self.aliases if "." in alias)]
+
+    def variables(self) -> list[str]:
+        return [*map(_variable, self.file_keys()), *(alias for alias in self.aliases if "." not in alias)]
+
+    def show(self, value: Any) -> str:
+        """The value as TOML, a secret masked."""
+        if self.secret and value:
+            return f'"{MASK}"'
+        return json.dumps(str(value) if self.type is Size else value, ensure_ascii=False)
+
+    def parse(self, raw: Any) -> Any:
+        """The typed value of what a TOML file holds. Raises ValueError saying what it must be."""
+        value = _typed(self.type, raw)
+        if self.choices:
+            return self._choice(value)
+        self._check_range(value)
+        return value
+
+    def parse_text(self, text: str) -> Any:
+        """The typed value of a text from the environment or a flag. Raises ValueError."""
+        return self.parse(_from_text(self.type, text))
+
+    def _choice(self, value: str) -> str:
+        known = {choice.lower(): choice for choice in self.choices} | dict(self.synonyms)
+        if value.lower() not in known:
+            raise ValueError(f"must be one of {', '.join(self.choices)}")
+        return known[value.lower()]
+
+    def _check_range(self, value: Any) -> None:
+        is_text = isinstance(value, str)
+        amount = len(value) if is_text else value
+        if self.minimum is not None and amount < self.minimum and not (is_text and not value):
+            raise ValueError(f"must be at least {self.minimum}{' characters' if is_text else ''}")
+        if self.maximum is not None and amount > self.maximum:
+            raise ValueError(f"must be at most {self.maximum}")
+
+
+SECTIONS = {
+    "server": "HTTP server",
+    "storage": "Where everything is kept",
+    "database": "Metadata: tokens and everything that is not a metric",
+    "auth": "Who may call",
+    "wal": "Write-ahead log: what makes an acknowledged write survive a crash",
+    "ingest": "From write to Parquet",
+    "query": "SQL queries",
+    "collect": "Metrics of the server's own host",
+    "log": "Log of the server",
+}
+
+OPTIONS = (
+    Option("server", "host", str, "0.0.0.0", "address to listen on; 127.0.0.1 serves this host only",  # noqa: S104
+           aliases=("ARC_HOST",)),
+    Option("server", "port", int, 8000, "TCP port; 0 takes a free one", minimum=0, maximum=65535,
+           aliases=("ARC_PORT",)),
+    Option("server", "threads", int, 8, "requests worked on at a time", minimum=1, maximum=1024,
+           aliases=("server.workers", "ARC_WORKERS")),
+    Option("server", "shutdown_timeout_s", int, 30, "how long running requests may take to finish at a stop", "seconds",
+           aliases=("server.shutdown_timeout", "server.graceful_timeout"), minimum=0),
+    Option("server", "cors_enabled", bool, False, "answer browsers of other origins"),
+    Option("server", "cors_origins", list, [], "origins that may call, exact; \"*\" means any",
+           aliases=("cors.origins", "CORS_ORIGINS")),
+    Option("server", "max_body_size", Size, Size.parse("100MB"), "largest request body", "bytes",
+           aliases=("server.max_payload_size", "MAX_REQUEST_SIZE_MB"), minimum=1),
+    Option("server", "max_inflated_size", Size, Size.parse("100MB"), "largest body after gzip or zstd is undone",
+           "bytes", aliases=("MAX_DECOMPRESSED_SIZE_MB",), minimum=1),
+    Option("server", "pin_threads", bool, True, "keep the request threads on one core, which saves CPU time (Linux)"),
+    Option("storage", "dir", str, "./data", "data directory; created with mode 0700", minimum=1),
+    Option("storage", "database", str, "default", "metrics database of requests that name none", minimum=1,
+           aliases=("storage.local.database", "STORAGE_LOCAL_DATABASE", "STORAGE_DATABASE")),
+    Option("database", "url", str, "", "SQLAlchemy URL of the metadata database; empty: arc.db in the data directory",
+           secret=True),
+    Option("auth", "enabled", bool, True, "demand a token; false lets everyone do everything",
+           aliases=("AUTH_ENABLED",)),
+    Option("auth", "bootstrap_token", str, "", "the first admin token; empty: one is made up and shown once",
+           secret=True, minimum=32, aliases=("auth.default_token", "DEFAULT_API_TOKEN")),
+    Option("auth", "force_bootstrap", bool, False, "add an admin token `arc-recovery` at the start; to get back in"),
+    Option("auth", "cache_ttl_s", int, 30, "how long a checked token is remembered", "seconds", minimum=0,
+           aliases=("auth.cache_ttl", "AUTH_CACHE_TTL")),
+    Option("auth", "allowlist", list, [], "more paths that need no token; a trailing * matches what is below",
+           aliases=("AUTH_ALLOWLIST",)),
+    Option("wal", "enabled", bool, True, "false: a crash loses what is not in Parquet yet", aliases=("WAL_ENABLED",)),
+    Option("wal", "sync", str, "always", "when a write is on disk: before its answer, at intervals, some time",
+           choices=("always", "interval", "off"), synonyms={"fsync": "always", "fdatasync": "always", "async": "off"},
+           aliases=("wal.sync_mode", "WAL_SYNC_MODE")),
+    Option("wal", "sync_interval_ms", int, 100, "pause between two syncs with sync = \"interval\"", "milliseconds",
+           minimum=1),
+    Option("wal", "segment_size", Size, Size.parse("64MB"), "size of one log file", "bytes", minimum=1024 * 1024,
+           aliases=("wal.max_size_mb", "WAL_MAX_SIZE_MB")),
+    Option("ingest", "buffer_rows", int, 500_000, "rows of a measurement that make a flush", "rows", minimum=1,
+           aliases=("ingestion.buffer_size", "ingest.max_buffer_size", "WRITE_BUFFER_SIZE")),
+    Option("ingest", "buffer_age_s", float, 5.0, "longest time a row waits for its flush", "seconds", minimum=0.1,
+           aliases=("ingestion.buffer_age_seconds", "BUFFER_AGE_SECONDS", "WRITE_BUFFER_AGE")),
+    Option("ingest", "buffer_size", Size, Size.parse("256MB"), "memory of all buffers; beyond it writes get 503",
+           "bytes", minimum=1024 * 1024),
+    Option("ingest", "compression", str, "snappy", "compression of Parquet files",
+           choices=("snappy", "lz4", "zstd", "none"), aliases=("ingestion.compression", "WRITE_COMPRESSION")),
+    Option("query", "timeout_s", float, 300.0, "longest time of a query", "seconds", minimum=0.001,
+           aliases=("query.timeout",)),
+    Option("query", "concurrency", int, 4, "queries that run at a time", minimum=1,
+           aliases=("duckdb.pool_size", "DUCKDB_POOL_SIZE")),
+    Option("query", "queue", int, 100, "queries that may wait for their turn; beyond it 503", minimum=0,
+           aliases=("duckdb.max_queue_size", "DUCKDB_MAX_QUEUE_SIZE")),
+    Option("query", "memory_limit", Size, Size(0), "memory of the query engine; 0: half of the machine's", "bytes",
+           aliases=("duckdb.memory_limit", "database.memory_limit", "DUCKDB_MEMORY_LIMIT")),
+    Option("query", "threads", int, 0, "threads of the query engine; 0: one per core", minimum=0,
+           aliases=("duckdb.threads", "database.thread_count", "DUCKDB_THREADS")),
+    Option("query", "max_sql_length", int, 10_000, "longest SQL text", "characters", minimum=1),
+    Option("query", "strict_header_database", bool, False, "refuse `db.table` when a header names the database"),
+    Option("query", "slow_query_threshold_ms", int, 0, "log queries that take longer; 0: none", "milliseconds",
+           minimum=0),
+    Option("collect", "host", bool, True, "sample the server's host into database `host`"),
+    Option("collect", "interval_s", float, 10.0, "time between two samples", "seconds", minimum=0.1),
+    Option("log", "level", str, "INFO", "least level that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+           synonyms={"warn": "WARNING", "critical": "ERROR"}, aliases=("logging.level", "LOG_LEVEL")),
+    Option("log", "format", str, "text", "one line per record, as text or as JSON", choices=("text", "json"),
+           synonyms={"structured": "json"}, aliases=("logging.format", "LOG_FORMAT")),
+    Option("log", "file", str, "", "file to log to; empty: standard error"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    option: Option
+    value: Any
+    source: str
+
+
+class Config:
+    """What is in force. Values are typed; `source` says which layer an option came from."""
+
+    def __init__(self, settings: Iterable[Setting]) -> None:
+        self._settings = {setting.option.key: setting for setting in settings}
+
+    def __iter__(self) -> Iterator[Setting]:
+        return iter(self._settings.values())
+
+    def __repr__(self) -> str:
+        changed = (f"{s.option.key}={s.option.show(s.value)}" for s in self if s.source != "default")
+        return f"Config({', '.join(changed)})"
+
+    def get(self, section: str, name: str) -> Any:
+        return self._settings[f"{section}.{name}"].value
+
+    def source(self, section: str, name: str) -> str:
+        """`default`, `file PATH`, `environment VARIABLE` or `flag`."""
+        return self._settings[f"{section}.{name}"].source
+
+    def section(self, section: str) -> dict[str, Any]:
+        return {s.option.name: s.value for s in self if s.option.section == section}
+
+
+def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Config:
+    """Read all layers.
+
+    path: the file of --config; None searches ARC_CONF, ./arc.conf, /etc/arc/arc.conf.
+    flags: texts by `section.name`.
+    Raises ConfigError naming the option, where it was found and the nearest valid name.
+    """
+    settings = {option.key: Setting(option, option.default, "default") for option in OPTIONS}
+    file = _find_file(path, environ)
+    for layer in (_file_layer(file) if file else [], _environment_layer(environ), _flag_layer(flags)):
+        _apply(settings, layer)
+    return Config(settings.values())
+
+
+def example() -> str:
+    """The text of arc.conf.example: every option, commented out, with its default."""
+    lines = ["# Configuration of Arc. Every option stands here with its default; remove the # to change it.",
+             "# The same option in the environment: [server] port is ARC_SERVER_PORT."]  # fmt: skip
+    for section, title in SECTIONS.items():
+        lines += ["", f"# {title}", f"[{section}]"]
+        for option in (option for option in OPTIONS if option.section == section):
+            lines += _example_option(option)
+    return "\n".join(lines) + "\n"
+
+
+def _example_option(option: Option) -> list[str]:
+    notes = [note for note in (option.unit, " | ".join(option.choices)) if note]
+    suffix = f" ({'; '.join(notes)})" if notes else ""
+    return [f"# {option.help}{suffix}", f"#{option.name} = {option.show(option.default)}"]
+
+
+_Found = tuple[Option, Any, str, str]  # the option, its value, the name it was given under, the layer
+
+
+def _apply(settings: dict[str, Setting], layer: Iterable[_Found]) -> None:
+    names: dict[str, str] = {}
+    for option, value, name, source in layer:
+        if option.key in names:
+            raise ConfigError(f"{source}: {names[option.key]} and {name} are the same option")
+        names[option.key] = name
+        settings[option.key] = Setting(option, value, source)
+
+
+def _find_file(path: str | None, environ: Mapping[str, str]) -> Path | None:
+    named = path or next((environ[name] for name in PATH_VARIABLES if environ.get(name)), None)
+    if named is None:
+        return next((found for found in SEARCH_PATHS if found.is_file()), None)
+    if not Path(named).is_file():
+        raise ConfigError(f"no configuration file {named}")
+    return Path(named)
+
+
+def _file_layer(path: Path) -> Iterator[_Found]:
+    options = {key: option for option in OPTIONS for key in option.file_keys()}
+    for key, raw in _flatten(_read_toml(path)):
+        option = options.get(key)
+        if option is None:
+            raise ConfigError(f"{path}: unknown option {key}{_nearest(key, options)}")
+        raw = f"{raw}MB" if key.endswith("_mb") and isinstance(raw, int) else raw
+        yield option, _checked(option.parse, raw, f"{path}: {key}", option), key, f"file {path}"
+
+
+def _environment_layer(environ: Mapping[str, str]) -> Iterator[_Found]:
+    options = {name: option for option in OPTIONS for name in option.variables()}
+    for name, text in environ.items():
+        option = options.get(name)
+        if option is None:
+            _refuse_if_ours(name, options)
+            continue
+        text = f"{text}MB" if name.endswith("_MB") and text.isdecimal() else text
+        yield option, _checked(option.parse_text, text, name, option), name, f"environment {name}"
+
+
+def _flag_layer(flags: Mapping[str, str]) -> Iterator[_Found]:
+    options = {option.key: option for option in OPTIONS}
+    for key, text in flags.items():
+        if key not in options:
+            raise ConfigError(f"unknown option {key}{_nearest(key, options)}")
+        yield options[key], _checked(options[key].parse_text, text, key, options[key]), key, "flag"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _refuse_if_ours(name: str, known: Iterable[str]) -> None:
+    """Other programs may use ARC_ too; a variable with the name of one of our sections is meant for us."""
+    if name.startswith(tuple(f"ARC_{section.upper()}_" for section in SECTIONS)):
+        raise ConfigError(f"unknown environment variable {name}{_nearest(name, known)}")
+
+
+def _checked(parse: Callable[[Any], Any], raw: Any, name: str, option: Option) -> Any:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        shown = MASK if option.secret else repr(raw)
+        raise ConfigError(f"{name} = {shown}: {error}") from None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"; the nearest is {found[0]}" if found else ""
+
+
+def _variable(key: str) -> str:
+    return f"ARC_{key.upper().replace('.', '_')}"
+
+
+def _typed(kind: type[Any], raw: Any) -> Any:
+    if kind is list:
+        return _string_list(raw)
+    if kind is Size:
+        return _size(raw)
+    if kind is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    if type(raw) is not kind:  # bool is an int for isinstance
+        raise ValueError(f"must be {_KIND_NAMES[kind]}")
+    return raw
+
+
+def _string_list(raw: Any) -> list[str]:
+    if isinstance(raw, str):  # Python-era files hold comma texts
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if not (isinstance(raw, list) and all(isinstance(part, str) for part in raw)):
+        raise ValueError("must be a list of texts")
+    return raw
+
+
+def _size(raw: Any) -> Size:
+    if isinstance(raw, str):
+        return Size.parse(raw or "0")
+    if type(raw) is int and raw >= 0:
+        return Size(raw)
+    raise ValueError("must be a size such as 64MB or 1GB")
+
+
+def _from_text(kind: type[Any], text: str) -> Any:
+    """What a TOML file would hold for this text."""
+    text = text.strip()
+    if kind is bool:
+        return _BOOLS.get(text.lower(), text)
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+    return text
+
+
+_KIND_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

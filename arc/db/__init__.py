@@ -1,0 +1,1 @@
+"""The metadata database: everything that is not a metric."""

@@ -1,0 +1,1 @@
+"""Alembic steps of the metadata database. A released step is never edited."""
