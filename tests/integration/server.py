@@ -192,15 +192,7 @@ class ArcServer:
         self._log_from = self._log_path.stat().st_size if self._log_path.exists() else 0
         with self._log_path.open("ab") as log, self._stdout_path.open("ab") as out:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    str(ROOT / "arc.py"),
-                    "server",
-                    "--port",
-                    str(self.port),
-                    "--data",
-                    str(self.data_dir),
-                ],
+                [sys.executable, LAUNCHER, "server", "--port", str(self.port), "--data", str(self.data_dir)],
                 cwd=self.data_dir.parent,  # where no arc.conf lies
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
