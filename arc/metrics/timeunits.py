@@ -29,7 +29,7 @@ MIN_US = clock.parse_rfc3339("0001-01-01T00:00:00Z")
 MAX_US = clock.parse_rfc3339("9999-12-31T23:59:59.999999Z")
 
 
-def unit_of(value: float) -> Unit:
+def unit_of(value: int | float) -> Unit:
     """The unit a timestamp of this size is in; negative ones go by their absolute value."""
     size = abs(value)
     if size < 10**10:
@@ -39,7 +39,7 @@ def unit_of(value: float) -> Unit:
     return MICROSECOND if size < 10**16 else NANOSECOND
 
 
-def to_us(value: float, unit: Unit | None = None) -> int:
+def to_us(value: int | float, unit: Unit | None = None) -> int:
     """One timestamp in microseconds, ints rounded down, floats to the nearest.
 
     unit: None means by its size.

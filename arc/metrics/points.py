@@ -1,0 +1,471 @@
+"""Points as plain Python objects (of msgpack or JSON) into columns.
+
+    items_to_batches -> envelopes opened -> columnar items: columnar_item, one batch each
+                                         -> row items: rows_to_batches, one batch per measurement
+
+Row items are sorted into shapes (same measurement, tag names, field names): names are looked at once per shape, values
+column by column. Names and types: spec metrics 2.6.1 and 3.4. All or nothing: a bad item refuses the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from arc.errors import Invalid
+from arc.metrics.batch import Batch, time_array
+from arc.metrics.names import TIME, check_measurement, is_stored
+from arc.metrics.timeunits import NANOSECOND, Unit, column_to_us, text_to_us, to_us, unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+HOST = "host"
+UNKNOWN_HOST = "unknown"  # of row items that do not mention a host
+MAX_NESTING = 32  # batches inside batches
+_NULL = type(None)
+_KINDS = {bool: "boolean", int: "integer", float: "float", str: "text", bytes: "binary", list: "text", dict: "text"}
+_NUMBERS = {"integer", "float"}
+_NO_TAGS: dict[Any, Any] = {}
+
+Item = dict[Any, Any]
+Times = np.ndarray[Any, Any]  # int64, microseconds
+
+
+class BadItem(Invalid):
+    """An item does not have the shape of a point."""
+
+
+class BadValue(Invalid):
+    """A value does not fit its column. row: its index there."""
+
+    def __init__(self, reason: str, row: int) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+def items_to_batches(
+    objects: Iterable[Any], received_us: int, payload: str = "MessagePack", *, text_times: bool = False
+) -> list[Batch]:
+    """All points of a request body; at least one row.
+
+    objects: what the body holds: items, arrays of items, {"batch": [...]}.
+    received_us: time of rows without one. payload: name of the format, for errors.
+    text_times: whether times may be RFC 3339 text.
+    Raises Invalid, which numbers the bad item (from 0) unless it is the only one.
+    """
+    try:
+        items: list[Item] = []
+        for entry in objects:
+            _open_envelope(entry, items, MAX_NESTING)
+        batches = _batches(items, received_us, text_times)
+    except BadItem as error:
+        raise Invalid(f"Invalid {payload} payload: {error}") from None
+    if not batches:
+        raise Invalid("No records in payload")
+    return batches
+
+
+def columnar_item(item: Item, received_us: int, *, text_times: bool = False) -> Batch:
+    """The rows of an item {"m": measurement, "columns": {name: [value, ...]}}."""
+    lists = item.get("columns")
+    if not isinstance(lists, dict) or not lists:
+        raise BadItem("Columnar format requires 'columns' dict")
+    columns: dict[str, Any] = {}
+    for key, values in lists.items():
+        name = _text_key(key)
+        if not isinstance(values, list):
+            raise BadItem(f'Columnar format: column "{name}" must be an array, not {_kind(values)}')
+        columns[name] = _column_times(values, text_times) if name == TIME else arrow_column(name, values)
+    return batch_of_columns(_measurement(item), columns, received_us)
+
+
+def batch_of_columns(measurement: str, columns: dict[str, Any], received_us: int) -> Batch:
+    """A batch of Arrow arrays by name; "time", if there is one, is an int64 numpy array of microseconds."""
+    check_measurement(measurement)
+    rows = len(next(iter(columns.values())))
+    for name, column in columns.items():
+        if len(column) != rows:
+            raise BadItem(f'Columnar format: array length mismatch: column "{name}" has {len(column)}, not {rows}')
+    times = columns.get(TIME)
+    if times is None:
+        times = np.full(rows, received_us, np.int64)
+    merged = {TIME.casefold(): (TIME, time_array(times))}
+    for name, column in columns.items():
+        if name != TIME and is_stored(name):
+            _merge(merged, name, column)
+    return Batch(measurement, dict(merged.values()), rows)
+
+
+def rows_to_batches(
+    items: Sequence[Item],
+    received_us: int,
+    *,
+    numbers: Sequence[int] | None = None,
+    count: int | None = None,
+    text_times: bool = False,
+) -> list[Batch]:
+    """The rows of items {"m", "t", "h", "tags", "fields"}, a batch for each measurement.
+
+    numbers: the items' numbers in the request, which has `count` items; None: these are all of them.
+    """
+    count = len(items) if count is None else count
+    tables: dict[str, _Table] = {}
+    number = 0
+    try:
+        for number, item in zip(numbers or range(count), items, strict=True):
+            measurement = item.get("m")
+            if type(measurement) is not str:
+                measurement = _measurement(item)
+            table = tables.get(measurement)
+            if table is None:
+                check_measurement(measurement)
+                table = tables[measurement] = _Table(measurement)
+            table.add(item, number)
+    except Invalid as error:
+        raise _numbered(error, number, count) from None
+    return [table.batch(received_us, text_times, count) for table in tables.values()]
+
+
+def arrow_column(name: str, values: list[Any]) -> pa.Array:
+    """Values of one column, typed by the first that is not null; integers and floats together are floats.
+
+    Raises BadValue for a mixture of other types.
+    """
+    types = set(map(type, values))
+    types.discard(_NULL)
+    kinds: set[str | None] = {_KINDS.get(kind) for kind in types}
+    if len(kinds) > 1 or None in kinds:
+        _check_mixture(name, values)
+    if not kinds:
+        return pa.nulls(len(values))
+    if kinds == {"integer"}:
+        try:
+            return pa.array(values, pa.int64())
+        except OverflowError:  # above int64 a column becomes float
+            kinds = {"integer", "float"}
+    if kinds == _NUMBERS:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    if not types.isdisjoint((list, dict)):
+        values = [_json_text(value) if isinstance(value, list | dict) else value for value in values]
+    return pa.array(values, _ARROW_TYPES[kinds.pop()])
+
+
+_ARROW_TYPES: dict[str | None, pa.DataType] = {
+    "boolean": pa.bool_(),
+    "float": pa.float64(),
+    "text": pa.string(),
+    "binary": pa.binary(),
+}
+
+
+@dataclass(slots=True)
+class _Shape:
+    """Where the columns of some rows come from: pairs of the key in tags or fields and the column's name."""
+
+    tags: list[tuple[Any, str]] = field(default_factory=list)
+    fields: list[tuple[Any, str]] = field(default_factory=list)
+    host_key: Any = None  # key of the tag that is called host
+    positions: list[int] = field(default_factory=list)  # of its rows in the table
+
+
+@dataclass(slots=True)
+class _Table:
+    """The row items of one measurement on their way into columns."""
+
+    measurement: str
+    items: list[Item] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    tags: list[Item] = field(default_factory=list)
+    fields: list[Item] = field(default_factory=list)
+    shapes: dict[tuple[Any, ...], _Shape] = field(default_factory=dict)
+
+    def add(self, item: Item, number: int) -> None:
+        fields = item.get("fields") or item.get("f")
+        if type(fields) is not dict:
+            fields = _field_map(fields)
+        tags = item.get("tags") or _NO_TAGS
+        if type(tags) is not dict:
+            raise BadItem(f"'tags' must be a map, not {_kind(tags)}")
+        key = (*tags, None, *fields)
+        shape = self.shapes.get(key)
+        if shape is None:
+            shape = self.shapes[key] = _shape(tags, fields)
+        shape.positions.append(len(self.items))
+        self.items.append(item)
+        self.numbers.append(number)
+        self.tags.append(tags)
+        self.fields.append(fields)
+
+    def batch(self, received_us: int, text_times: bool, count: int) -> Batch:
+        try:
+            times = self._times(received_us, text_times)
+            lists = _Lists(len(self.items))
+            lists.add(HOST, self._hosts(), None)
+            tags = {HOST: None}
+            for shape in self.shapes.values():
+                for key, name in shape.tags:
+                    tags[lists.add(name, _tag_texts(self._values(self.tags, key, shape)), self._positions(shape))] = (
+                        None
+                    )
+            for shape in self.shapes.values():
+                for key, name in shape.fields:
+                    lists.add(name, self._values(self.fields, key, shape), self._positions(shape))
+            columns = {name: arrow_column(name, values) for name, values in lists.columns.values()}
+        except BadValue as error:
+            raise _numbered(error, self.numbers[error.row], count) from None
+        return Batch(self.measurement, {TIME: time_array(times), **columns}, len(self.items), tuple(tags))
+
+    def _positions(self, shape: _Shape) -> list[int] | None:
+        """None when the shape has all rows, as is usual."""
+        return None if len(self.shapes) == 1 else shape.positions
+
+    def _values(self, rows: list[Item], key: Any, shape: _Shape) -> list[Any]:
+        if len(self.shapes) == 1:
+            return [row[key] for row in rows]
+        return [rows[position][key] for position in shape.positions]
+
+    def _times(self, received_us: int, text_times: bool) -> Times:
+        values = [item.get("t") for item in self.items]
+        times = _times_of_one_unit(values)
+        if times is not None:
+            return times
+        times = np.empty(len(values), np.int64)
+        for row, item in enumerate(self.items):
+            value = item["t"] if "t" in item else item.get(TIME, item.get("timestamp"))
+            times[row] = received_us if value is None else _instant_us(value, row, text_times)
+        return times
+
+    def _hosts(self) -> list[str | None]:
+        hosts = [item.get("h") for item in self.items]
+        if set(map(type, hosts)) == {str}:
+            return hosts
+        for shape in self.shapes.values():
+            for row in shape.positions:
+                hosts[row] = _host(self.items[row], self.tags[row].get(shape.host_key))
+        return hosts
+
+
+class _Lists:
+    """Columns of one table as lists; names that differ only in case share one under the first spelling."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self.columns: dict[str, tuple[str, list[Any]]] = {}
+
+    def add(self, name: str, values: list[Any], positions: list[int] | None) -> str:
+        """Puts the values at their positions (None: all); returns the column's spelling."""
+        folded = name.casefold()
+        if folded not in self.columns and positions is None:
+            self.columns[folded] = (name, values)
+            return name
+        spelling, column = self.columns.setdefault(folded, (name, [None] * self._rows))
+        for position, value in zip(positions or range(self._rows), values, strict=True):
+            if value is not None:
+                if column[position] is not None:
+                    raise BadValue(_twice(spelling, name), position)
+                column[position] = value
+        return spelling
+
+
+def _shape(tags: Item, fields: Item) -> _Shape:
+    shape = _Shape()
+    taken = {TIME, HOST}
+    for key in tags:
+        name = _text_key(key)
+        if name.casefold() == HOST:
+            shape.host_key = key
+        elif is_stored(name):
+            shape.tags.append((key, name if name.casefold() != TIME else free_name(name, taken)))
+            taken.add(shape.tags[-1][1].casefold())
+    names = {_text_key(key).casefold() for key in fields}
+    for key in fields:
+        name = _text_key(key)
+        if is_stored(name):
+            shape.fields.append((key, name if name.casefold() not in taken else free_name(name, taken | names)))
+    return shape
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """What a field is stored as when its name is already a tag's: <name>_value. taken: folded names."""
+    while name.casefold() in taken:
+        name += "_value"
+    return name
+
+
+def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
+    if isinstance(entry, dict):
+        if "m" not in entry:
+            entry = {_text_key(key): value for key, value in entry.items()}
+            entry = entry.get("batch", entry)
+        if isinstance(entry, dict):
+            items.append(entry)
+            return
+    if not isinstance(entry, list):
+        raise BadItem(f"expected an item or an array of items, not {_kind(entry)}")
+    if not depth:
+        raise BadItem("batches are nested too deeply")
+    for inner in entry:
+        _open_envelope(inner, items, depth - 1)
+
+
+def _batches(items: list[Item], received_us: int, text_times: bool) -> list[Batch]:
+    batches: list[Batch] = []
+    rows: list[Item] = []
+    numbers: list[int] = []
+    for number, item in enumerate(items):
+        if "columns" not in item:
+            rows.append(item)
+            numbers.append(number)
+            continue
+        try:
+            batches.append(columnar_item(item, received_us, text_times=text_times))
+        except Invalid as error:
+            raise _numbered(error, number, len(items)) from None
+    if rows:
+        batches += rows_to_batches(rows, received_us, numbers=numbers, count=len(items), text_times=text_times)
+    return [batch for batch in batches if batch.rows]
+
+
+def _numbered(error: Invalid, number: int, count: int) -> Invalid:
+    text = f"{error} (item {number})" if count > 1 else str(error)
+    return BadItem(text) if isinstance(error, BadItem) else Invalid(text)
+
+
+def _measurement(item: Item) -> str:
+    name = item["m"] if "m" in item else item.get("measurement")
+    if name is None:
+        raise BadItem("Missing required field 'm' (measurement)")
+    if type(name) is int:
+        return f"measurement_{name}"
+    if isinstance(name, str | bytes):
+        return _text_key(name)
+    raise BadItem(f"'m' (measurement) must be text, not {_kind(name)}")
+
+
+def _field_map(fields: Any) -> Item:
+    if not fields:
+        raise BadItem("Missing required field 'fields' or 'f'")
+    if isinstance(fields, list):
+        return {f"field_{index}": value for index, value in enumerate(fields)}
+    raise BadItem(f"'fields' must be a map or an array, not {_kind(fields)}")
+
+
+def _text_key(key: Any) -> str:
+    """Old packers write keys as binary."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return key.decode("utf-8", "replace")
+    raise BadItem(f"names must be text, not {_kind(key)}")
+
+
+def _host(item: Item, tag: Any) -> str | None:
+    host = item.get("h")
+    if host is not None:
+        return f"host_{host}" if type(host) is int else _tag_text(host)
+    if tag is not None:
+        return _tag_text(tag)
+    return None if "h" in item else UNKNOWN_HOST
+
+
+def _tag_texts(values: list[Any]) -> list[str | None]:
+    if {str, _NULL}.issuperset(map(type, values)):
+        return values
+    return [None if value is None else _tag_text(value) for value in values]
+
+
+def _tag_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else _json_text(value)
+
+
+def _json_text(value: Any) -> str:
+    return orjson.dumps(value, default=_json_default, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _json_default(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _times_of_one_unit(values: list[Any]) -> Times | None:
+    """Whole numbers that are all in the same unit, as is usual; None for anything else."""
+    if set(map(type, values)) != {int}:
+        return None
+    try:
+        times = np.array(values, np.int64)
+        low, high = times.min().item(), times.max().item()
+        return column_to_us(times) if low >= 0 and unit_of(low) == unit_of(high) else None
+    except (OverflowError, Invalid):
+        return None
+
+
+def _column_times(values: list[Any], text_times: bool) -> Times:
+    """A time column; the first number decides the unit of all."""
+    types = set(map(type, values))
+    if types in ({int}, {float}):
+        try:
+            return column_to_us(np.array(values, np.int64 if types == {int} else np.float64))
+        except OverflowError:
+            pass
+    unit = unit_of(values[0]) if values and type(values[0]) in (int, float) else None
+    return np.array([_instant_us(value, row, text_times, unit) for row, value in enumerate(values)], np.int64)
+
+
+def _instant_us(value: Any, row: int, text_times: bool, unit: Unit | None = None) -> int:
+    try:
+        if type(value) in (int, float):
+            return to_us(value, unit)
+        if isinstance(value, msgpack.Timestamp):
+            return to_us(value.to_unix_nano(), NANOSECOND)
+        if isinstance(value, str) and text_times:
+            return text_to_us(value)
+    except Invalid as error:
+        raise BadValue(str(error), row) from None
+    raise BadValue(f"time must be a number, not {_kind(value)}", row)
+
+
+def _merge(columns: dict[str, tuple[str, pa.Array]], name: str, column: pa.Array) -> None:
+    """Adds a column, or fills the nulls of the one that differs from it only in case."""
+    folded = name.casefold()
+    if folded not in columns:
+        columns[folded] = (name, column)
+        return
+    spelling, known = columns[folded]
+    if (
+        known.null_count + column.null_count < len(column)
+        or pc.any(pc.and_(known.is_valid(), column.is_valid())).as_py()
+    ):
+        raise Invalid(_twice(spelling, name))
+    columns[folded] = (spelling, arrow_column(spelling, pc.coalesce(known, column).to_pylist()))
+
+
+def _twice(spelling: str, name: str) -> str:
+    return f'columns "{spelling}" and "{name}" differ only in case'
+
+
+def _check_mixture(name: str, values: list[Any]) -> None:
+    """Raises BadValue at the first value that does not go with the first that is not null."""
+    first = None
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        kind = _KINDS.get(type(value))
+        if kind is None:
+            raise BadValue(f'column "{name}": cannot store a {_kind(value)}', row)
+        first = first or kind
+        if kind != first and {kind, first} != _NUMBERS:
+            raise BadValue(f'column "{name}": cannot mix {first} and {kind}', row)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "a map"
+    return "null" if value is None else _KINDS.get(type(value), type(value).__name__.lower())
