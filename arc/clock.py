@@ -5,10 +5,13 @@ Stored times come from here; waits and durations use time.monotonic().
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
 US_PER_S = 1_000_000
+_DURATION = re.compile(r"(\d{1,9})([smhdw])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -36,3 +39,11 @@ def parse_rfc3339(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def parse_duration(text: str) -> int:
+    """Microseconds of `90s`, `15m`, `24h`, `7d` or `2w`. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no length of time such as 90m, 24h or 7d")
+    return int(match[1]) * _UNIT_S[match[2]] * US_PER_S

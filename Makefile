@@ -1,0 +1,38 @@
+# make run | test | check | bench | crash. Python 3.11 or newer is found by itself; PYTHON=... chooses another.
+
+VENV := .venv
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test check bench crash
+
+run: $(VENV)/installed
+	exec $(BIN)/python arc.py
+
+test: $(VENV)/tested
+	$(BIN)/python -m pytest
+
+check: $(VENV)/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layout.py
+
+bench: $(VENV)/tested
+	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.query
+
+crash: $(VENV)/tested
+	ARC_CRASH_ROUNDS=100 $(BIN)/python -m pytest tests/integration/test_crash.py
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Arc needs Python 3.11 or newer, with its venv module (Debian: python3-venv)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(PIP) -e '.[test]'
+	touch $@

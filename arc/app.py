@@ -1,0 +1,180 @@
+"""The server: builds every part, hands collaborators over, starts in order, stops in reverse.
+
+serve(config) -> Arc -> start: first token, listening socket, WAL replay beside it -> run until a signal -> stop
+Requests are answered from the moment the socket listens; /ready is 503 until the replay is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from arc import __version__, datadir, logs
+from arc.access.tokens import LastUsedWriter, TokenStore
+from arc.db.engine import open_database
+from arc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from arc.config import Config
+    from arc.loop import PeriodicLoop
+    from arc.metrics.store import StoreOptions
+    from arc.web.server import ArcServer
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Config) -> None:
+    """Run a server until SIGTERM or SIGINT."""
+    _exit_on_signals()
+    app = Arc(config)
+    try:
+        app.start()
+        app.run()
+    finally:
+        app.stop()
+
+
+class Arc:
+    """All parts of one server."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._failure: Exception | None = None
+        with ExitStack() as parts:  # unwinds what was built when a later part fails
+            self._build(parts)
+            self._parts = parts.pop_all()
+
+    def start(self) -> None:
+        """Listen, then replay the WAL in a thread, so that /health answers from the first moment."""
+        self._make_first_token()
+        self._start_loop(LastUsedWriter(self.tokens))
+        self._server = self._listen()
+        self._parts.callback(self._server.close)
+        _say(f"Arc {__version__} listens on {self._server.url}, data directory {self.data_dir}")
+        self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
+        self._opening.start()
+        self._parts.callback(self._await_opening)
+
+    def run(self) -> None:
+        """Serve until SystemExit is raised in this thread. Raises what kept the metrics from opening."""
+        self._server.run()
+        if self._failure:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Finish running requests, flush, close; may be called twice."""
+        self._parts.close()
+
+    def _build(self, parts: ExitStack) -> None:
+        """Parts that only need each other; nothing runs yet."""
+        self.data_dir = datadir.create(self.config.get("storage", "dir"))
+        self.log_ring = _start_logging(self.config)
+        parts.callback(logs.shutdown)
+        parts.enter_context(datadir.locked(self.data_dir))
+        self.db = open_database(self.data_dir, self.config.get("database", "url"))
+        parts.callback(self.db.close)
+        self.tokens = TokenStore(self.db, self.config.get("auth", "cache_ttl_s"))
+        self._build_metrics(parts)
+
+    def _build_metrics(self, parts: ExitStack) -> None:
+        from arc.metrics.query import QueryEngine
+        from arc.metrics.store import MetricStore
+
+        self.store = MetricStore(self.data_dir, _store_options(self.config))
+        parts.callback(self.store.close)
+        self.queries = QueryEngine(self.store)
+
+    def _open(self) -> None:
+        try:
+            self.store.start()
+        except Exception as error:
+            log.exception("metrics cannot be opened; the server stops")
+            self._failure = error
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _await_opening(self) -> None:
+        """A stop during a long replay does not wait for it: the next start replays again, exactly once."""
+        self._opening.join(self.config.get("server", "shutdown_timeout_s"))
+        if self._opening.is_alive():
+            log.warning("stopped before the WAL was replayed; the next start does it")
+            os._exit(0)  # its thread cannot be ended, and nothing else is open
+
+    def _listen(self) -> ArcServer:
+        from arc.web.application import create_app
+        from arc.web.parts import Parts
+        from arc.web.server import ArcServer
+
+        try:
+            return ArcServer(create_app(Parts(self.config, self.tokens, self.store, self.queries)), self.config)
+        except OSError as error:
+            host, port = self.config.get("server", "host"), self.config.get("server", "port")
+            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+    def _make_first_token(self) -> None:
+        auth = self.config.section("auth")
+        if not auth["enabled"]:
+            log.warning("[auth] enabled = false: everybody who reaches the port may do everything")
+            return
+        if secret := self.tokens.bootstrap(auth["bootstrap_token"] or None):
+            _show_secret("FIRST RUN - INITIAL ADMIN TOKEN GENERATED", f"Initial admin API token: {secret}")
+        elif auth["force_bootstrap"] and (secret := self.tokens.recover(auth["bootstrap_token"] or None)):
+            _show_secret("ADMIN TOKEN arc-recovery GENERATED", f"Admin API token: {secret}")
+
+    def _start_loop(self, loop: PeriodicLoop) -> None:
+        loop.start()
+        self._parts.callback(loop.stop)
+
+
+def _store_options(config: Config) -> StoreOptions:
+    from arc.metrics.store import StoreOptions
+
+    wal, ingest, query = (config.section(name) for name in ("wal", "ingest", "query"))
+    return StoreOptions(
+        wal_sync=wal["sync"],
+        wal_sync_interval_ms=wal["sync_interval_ms"],
+        wal_segment_bytes=wal["segment_size"],
+        buffer_rows=ingest["buffer_rows"],
+        buffer_age_s=ingest["buffer_age_s"],
+        buffer_bytes=ingest["buffer_size"],
+        max_inflated_bytes=config.get("server", "max_inflated_size"),
+        compression=ingest["compression"],
+        memory_limit=str(query["memory_limit"] or ""),
+        threads=query["threads"],
+    )
+
+
+def _start_logging(config: Config) -> logs.LogRing:
+    level, line_format, file = (config.get("log", name) for name in ("level", "format", "file"))
+    try:
+        return logs.setup(level, line_format, file)
+    except OSError as error:
+        raise ConfigError(f"[log] file = {file}: {error.strerror}") from None
+
+
+def _exit_on_signals() -> None:
+    """The first signal unwinds the main thread; a second one ends the process: what was acknowledged is in the WAL."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: os._exit(1))
+        # Not through the log: this thread may be inside it right now.
+        os.write(2, f"arc: {signal.Signals(number).name}, finishing what runs; a second one ends at once\n".encode())
+        raise SystemExit(0)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, on_signal)
+
+
+def _show_secret(title: str, line: str) -> None:
+    rule = "=" * 78
+    _say("\n".join((rule, title, line, "SAVE THIS TOKEN! It will not be shown again.", rule)))
+
+
+def _say(text: str) -> None:
+    """To the operator, on standard error; never through the log, which is kept and shown to others."""
+    print(text, file=sys.stderr, flush=True)
