@@ -371,7 +371,7 @@ def _string_list(raw: Any) -> list[str]:
 def _size(raw: Any) -> Size:
     if isinstance(raw, str):
         return Size.parse(raw or "0")
-    if type(raw) is int and raw >= 0:
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
         return Size(raw)
     raise ValueError("must be a size such as 64MB or 1GB")
 

@@ -340,7 +340,9 @@ def _description(value: Any) -> str:
 
 def _permissions(value: Any) -> str:
     """`read, write` or a list of them, as it is stored: each once, in the order of PERMISSIONS."""
-    asked = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else list(value)
+    asked = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(asked, list | tuple | set | frozenset):
+        raise Invalid("permissions must be a list or a comma-separated text")
     for permission in asked:
         if permission not in PERMISSIONS:
             raise Invalid(f"unknown permission {permission!r}; there are {', '.join(PERMISSIONS)}")
