@@ -1,0 +1,1 @@
+"""HTTP: one blueprint per surface, plus access, errors, documentation and the server."""

@@ -1,0 +1,135 @@
+"""What Arc is and how it does: /, /health, /ready, and InfluxDB's /ping."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify, make_response, request
+from pydantic import BaseModel, ConfigDict
+
+import arc
+from arc import clock
+from arc.web.auth import PUBLIC
+from arc.web.parts import parts
+from arc.web.surface import Surface
+
+INFLUX_VERSION = "1.8.10-arc"  # clients read the generation off the first digit
+
+surface = Surface("health", "Health", "Is Arc there, is it ready, and which version is it? No token needed.")
+
+
+class Service(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"service": "Arc Core", "version": "1.0.0"}})
+
+    service: str
+    version: str
+    status: str
+    docs: str
+    redoc: str
+    openapi: str
+    health: str
+
+
+class Health(BaseModel):
+    status: str
+    service: str
+    name: str
+    message: str
+    version: str
+    timestamp: str
+    time: str
+    uptime: str
+    uptime_sec: float
+    storage: str
+    checks: list[str]
+
+
+class Readiness(BaseModel):
+    status: str
+    checks: dict[str, bool]
+    details: dict[str, bool]
+    errors: list[str]
+    message: str
+    reason: str | None
+    timestamp: str
+    time: str
+    uptime_sec: float
+
+
+class PingQuery(BaseModel):
+    verbose: bool = False
+
+
+@surface.api("GET", "/", needs=PUBLIC, answers={200: Service})
+def root() -> Response:
+    """What this service is and where its documentation stands."""
+    return jsonify(
+        service="Arc Core",
+        version=arc.__version__,
+        status="running",
+        docs="/docs",
+        redoc="/redoc",
+        openapi="/openapi.json",
+        health="/health",
+    )
+
+
+@surface.api("GET", "/health", needs=PUBLIC, answers={200: Health})
+def health() -> Response:
+    """200 as long as the process serves; /ready says whether it can work."""
+    now, uptime_s = clock.rfc3339(clock.now_us()), parts().uptime_s()
+    return jsonify(
+        status="UP",
+        service="Arc",
+        name="arc",
+        message="ready for queries and writes",
+        version=arc.__version__,
+        timestamp=now,
+        time=now,
+        uptime=_go_duration(uptime_s),
+        uptime_sec=round(uptime_s, 3),
+        storage="local",
+        checks=[],
+    )
+
+
+@surface.api("GET", "/ready", needs=PUBLIC, answers={200: Readiness, 503: Readiness})
+def ready() -> Response:
+    """200 when reads and writes work; 503 while the write-ahead log is being replayed."""
+    is_ready = parts().store.is_ready
+    now = clock.rfc3339(clock.now_us())
+    answer = jsonify(
+        status="ready" if is_ready else "not_ready",
+        checks={"database": True, "api_server": True, "scheduler": True},
+        details={
+            "query_engine_initialized": is_ready,
+            "scheduler_running": True,
+            "active_storage_connection": is_ready,
+        },
+        errors=[] if is_ready else ["the write-ahead log is being replayed"],
+        message="Service fully operational" if is_ready else "Service not ready",
+        reason=None if is_ready else "the write-ahead log is being replayed",
+        timestamp=now,
+        time=now,
+        uptime_sec=round(parts().uptime_s(), 3),
+    )
+    answer.status_code = 200 if is_ready else 503
+    return answer
+
+
+@surface.api("GET", "/ping", needs=PUBLIC, answers={204: None, 200: {"description": "With `verbose=true`"}})
+def ping(query: PingQuery) -> Response:
+    """What InfluxDB 1.x clients ask before they write."""
+    answer = jsonify(version=INFLUX_VERSION) if query.verbose else make_response("", 204)
+    answer.headers["X-Influxdb-Version"] = INFLUX_VERSION
+    answer.headers["X-Influxdb-Build"] = "OSS"
+    answer.headers["Request-Id"] = request.environ["arc.request_id"]
+    return answer
+
+
+def _go_duration(seconds: float) -> str:
+    """`1h23m45.6s`, as the command-line client reads it."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{rest:.1f}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    return f"{hours}h{text}" if hours else text

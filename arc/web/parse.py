@@ -1,0 +1,94 @@
+"""What a request says, turned into what the domain takes.
+
+The functions work on the WSGI environment where the hot write routes need them too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import orjson
+from flask import Request, request
+
+from arc.errors import Invalid, TooLarge
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from pydantic import ValidationError
+
+_HEADER_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+class ArcRequest(Request):
+    """Reads a JSON body whatever its Content-Type says; no harmless type is a reason to refuse."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        body = self.get_data(cache=cache)
+        if not body.strip():
+            return {}
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as exc:
+            raise Invalid(f"Invalid request body: {exc}") from None
+
+
+def check_size(environ: WSGIEnvironment, limit_bytes: int) -> None:
+    """Raises TooLarge. The server knows the length of chunked bodies too when it hands them over."""
+    if int(environ.get("CONTENT_LENGTH") or 0) > limit_bytes:
+        raise TooLarge(too_large_text(limit_bytes))
+
+
+def body(environ: WSGIEnvironment) -> bytes:
+    """The raw body. The server has it whole, so this neither waits nor meets its end early."""
+    data: bytes = environ["wsgi.input"].read()
+    return data
+
+
+def too_large_text(limit_bytes: int) -> str:
+    return f"Payload too large (max {limit_bytes // 2**20}MB)"
+
+
+def write_database(environ: WSGIEnvironment, default: str) -> str:
+    """Where rows go: header x-arc-database, else `db` or `bucket` of the query string, else the default."""
+    named: str | None = environ.get("HTTP_X_ARC_DATABASE")
+    if named is not None:
+        return named
+    if not environ.get("QUERY_STRING"):
+        return default
+    args: dict[str, list[str]] = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    if "db" in args:
+        return args["db"][0]
+    # InfluxDB 2.x clients of a 1.x database call their bucket `db/retention-policy`.
+    return args["bucket"][0].partition("/")[0] if "bucket" in args else default
+
+
+def query_database(default: str) -> str:
+    """The database of unqualified table names: header x-arc-database, else the default."""
+    named = request.headers.get("x-arc-database")
+    if named is None:
+        return default
+    if not _HEADER_DATABASE.fullmatch(named):
+        raise Invalid(
+            "invalid x-arc-database header: must start with a letter or underscore and contain only"
+            " alphanumeric characters, underscores, or hyphens"
+        )
+    return named
+
+
+def invalid(exc: ValidationError) -> Invalid:
+    """One sentence out of what a pydantic model objected to; it names each field."""
+    return Invalid("; ".join(_complaint(error) for error in exc.errors(include_url=False)))
+
+
+def _complaint(error: Any) -> str:
+    if error["type"] == "value_error":  # our own validators write whole sentences
+        return str(error["ctx"]["error"])
+    field = ".".join(str(part) for part in error["loc"])
+    return f"{field}: {error['msg']}" if field else str(error["msg"])
+
+
+def created_status() -> int:
+    """201 for a new thing on /api/v1; the older paths have always answered 200."""
+    return 201 if request.path.startswith("/api/v1/") else 200

@@ -1,0 +1,33 @@
+"""The parts of Arc that handlers call, handed over by arc.app and found again through `parts()`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from arc.access.tokens import TokenStore
+    from arc.config import Config
+    from arc.metrics.query import QueryEngine
+    from arc.metrics.store import MetricStore
+
+
+@dataclass(frozen=True)
+class Parts:
+    config: Config
+    tokens: TokenStore
+    store: MetricStore
+    queries: QueryEngine
+    started_s: float = field(default_factory=time.monotonic)
+
+    def uptime_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+
+def parts() -> Parts:
+    """The parts of the application that answers the current request."""
+    found: Parts = current_app.extensions["arc"]
+    return found

@@ -1,0 +1,269 @@
+"""The HTTP server: Waitress, set up for large bodies, many idle connections and a stop that loses nothing.
+
+main thread: poll sockets, parse requests -> request threads: WSGI application -> sockets
+A stop closes the listening socket and idle connections, and goes on polling until running requests are answered or
+their time is up.
+"""
+
+from __future__ import annotations
+
+# mypy: allow-subclassing-any
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer, create_server
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import RequestEntityTooLarge
+
+from arc.loop import pin, unpin
+from arc.web.application import SECURITY_HEADERS, sane_request_id
+from arc.web.errors import error_body
+from arc.web.parse import too_large_text
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 10_000
+RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third of its time
+OUT_BUFFER_BYTES = 16 * 2**20  # an answer up to here waits in memory for a slow reader, beyond it in a file
+IDLE_S = 120  # connections without a request are closed after this
+DISCARD_FACTOR = 10  # how many times the limit of an oversized body is read and dropped before the line is cut
+
+
+class ArcServer:
+    """Listens when it is made, serves in run().
+
+    max_body_bytes: a larger body gets 413. stop_timeout_s: seconds that running requests have at a stop.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        host: str,
+        port: int,
+        threads: int,
+        *,
+        max_body_bytes: int = 100 * 2**20,
+        stop_timeout_s: float = 30,
+        pin_threads: bool = False,
+    ) -> None:
+        self._map: dict[int, Any] = {}
+        self._dispatcher = _Dispatcher(pin_threads)
+        self._stop_timeout_s = stop_timeout_s
+        self._pin_threads = pin_threads
+        self._stopping = False
+        self._idle = threading.Event()  # set while run() is not at work
+        self._idle.set()
+        create_server(
+            app,
+            map=self._map,
+            _dispatcher=self._dispatcher,
+            listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            ident="Arc",
+            asyncore_use_poll=True,  # select() ends at descriptor 1,024
+            connection_limit=_connection_limit(),
+            channel_timeout=IDLE_S,
+            channel_request_lookahead=1,  # keeps reading while a request runs, so that a hang-up is noticed
+            recv_bytes=RECV_BYTES,
+            inbuf_overflow=max_body_bytes + 1,  # above it a body goes through a temporary file
+            outbuf_overflow=OUT_BUFFER_BYTES,
+            outbuf_high_watermark=OUT_BUFFER_BYTES,
+            max_request_body_size=max_body_bytes + 1,  # Waitress refuses what reaches its limit, we what is above ours
+            expose_tracebacks=False,
+        )
+        self._listeners = [found for found in self._map.values() if isinstance(found, BaseWSGIServer)]
+        for listener in self._listeners:
+            listener.channel_class = _Channel
+        self._dispatcher.set_thread_count(threads)
+        self.port = int(self._listeners[0].effective_port)
+
+    def run(self) -> None:
+        """Serve until stop(), SystemExit or KeyboardInterrupt; then finish what runs and return."""
+        self._idle.clear()
+        if self._pin_threads:
+            pin()
+        try:
+            while not self._stopping:
+                self._poll()
+        except (SystemExit, KeyboardInterrupt):
+            pass
+        try:
+            self._drain()
+        finally:
+            unpin()
+            self._idle.set()
+
+    def stop(self) -> None:
+        """Let run() return; from any thread or a signal handler."""
+        self._stopping = True
+        if not self._idle.is_set():
+            for listener in self._listeners:
+                listener.pull_trigger()
+
+    def close(self) -> None:
+        """Stop, and give back sockets and threads; may be called twice."""
+        if not self._idle.is_set():
+            self.stop()
+            self._idle.wait()
+        self._dispatcher.shutdown(timeout=1)
+        self._dispatcher.join()
+        wasyncore.close_all(self._map)
+
+    def _poll(self) -> None:
+        wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
+
+    def _drain(self) -> None:
+        """Take no more connections, answer what was asked, close the rest."""
+        deadline = time.monotonic() + self._stop_timeout_s
+        for listener in self._listeners:
+            listener.accepting = False
+            listener.socket.close()
+            listener.del_channel(self._map)
+        while self._busy_channels() and time.monotonic() < deadline:
+            wasyncore.loop(timeout=0.1, use_poll=True, map=self._map, count=1)
+        left = len(self._busy_channels())
+        if left:
+            log.warning("%d requests still ran after %.0f s and were cut off", left, self._stop_timeout_s)
+
+    def _busy_channels(self) -> list[_Channel]:
+        """Connections with a request or an answer under way; closes all others."""
+        channels = [found for found in list(self._map.values()) if isinstance(found, _Channel)]
+        busy = [channel for channel in channels if channel.requests or channel.total_outbufs_len]
+        for channel in channels:
+            if channel not in busy:
+                channel.handle_close()
+        return busy
+
+
+class _Task(WSGITask):
+    """Keeps the connection where the end of an answer is known without a Content-Length.
+
+    Waitress closes it after every answer that has none, so also after 204, which every write gets.
+    """
+
+    def set_close_on_finish(self) -> None:
+        delimited = self.version == "1.1" and self.request.command != "HEAD"
+        delimited = delimited and (self.chunked_response or not self.has_body)
+        if not delimited or self.request.headers.get("CONNECTION", "").lower() == "close":
+            super().set_close_on_finish()
+
+
+class _ErrorTask(ErrorTask):
+    """Errors that the application never sees, in the shape of all others."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        text = str(error.body)
+        if isinstance(error, RequestEntityTooLarge):
+            text = too_large_text(self.channel.adj.max_request_body_size - 1)
+        body = orjson.dumps(error_body(error.code, text))
+        self.status = f"{error.code} {error.reason}"
+        request_id = sane_request_id(self.request.headers.get("X_REQUEST_ID"))
+        self.response_headers += [("Content-Type", "application/json"), ("X-Request-Id", request_id), *SECURITY_HEADERS]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Nowhere:
+    """A buffer that keeps nothing."""
+
+    def append(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def __len__(self) -> int:
+        return 0
+
+
+class _Parser(HTTPRequestParser):
+    """Reads a body that is too large to its end and keeps none of it.
+
+    Most clients look for an answer only after they have sent everything; cut off earlier they see a broken
+    connection instead of the 413.
+    """
+
+    _is_discarding = False
+
+    def received(self, data: bytes) -> int:
+        if self._is_discarding:
+            return self._discard(data)
+        consumed: int = super().received(data)
+        waits = self.expect_continue and self.body_bytes_received == 0  # for our word before it sends
+        if isinstance(self.error, RequestEntityTooLarge) and self.body_rcv is not None and not waits:
+            self._is_discarding = True
+            self.body_rcv.getbuf().close()
+            self.body_rcv.buf = _Nowhere()
+            self.completed = self.body_rcv.completed
+        return consumed
+
+    def _discard(self, data: bytes) -> int:
+        consumed: int = self.body_rcv.received(data)
+        self.body_bytes_received += consumed
+        enough = self.body_bytes_received > DISCARD_FACTOR * self.adj.max_request_body_size
+        self.completed = self.body_rcv.completed or bool(self.body_rcv.error) or enough
+        return consumed
+
+
+class _Channel(HTTPChannel):
+    task_class = _Task
+    error_task_class = _ErrorTask
+    parser_class = _Parser
+
+    def send_continue(self) -> None:
+        if self.request.error:
+            self.request.expect_continue = False  # the answer is the error, not "go on"
+        else:
+            super().send_continue()
+
+
+class _Dispatcher(ThreadedTaskDispatcher):
+    """Request threads that can be pinned and are joined at the end."""
+
+    # A queue is what a pool of threads is for; a warning per waiting request would make overload worse.
+    queue_logger = logging.getLogger(f"{__name__}.queue")
+    queue_logger.setLevel(logging.ERROR)
+
+    def __init__(self, pin_threads: bool) -> None:
+        super().__init__()
+        self._pin_threads = pin_threads
+        self._started: list[threading.Thread] = []
+
+    def start_new_thread(self, target: Any, thread_no: int) -> None:
+        thread = threading.Thread(target=target, name=f"request-{thread_no}", args=(thread_no,), daemon=True)
+        self._started.append(thread)
+        thread.start()
+
+    def handler_thread(self, thread_no: int) -> None:
+        if self._pin_threads:
+            pin()
+        super().handler_thread(thread_no)
+
+    def join(self) -> None:
+        """Wait for threads that were told to end; one that is stuck in a request is left to die with the process."""
+        for thread in self._started:
+            thread.join(timeout=1)
+
+
+def _connection_limit() -> int:
+    """How many connections the process may hold; raises its own limit of open files as far as it can."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit, but select() has
+        return 500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 1000  # the rest are files, pipes and databases
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(100, min(MAX_CONNECTIONS, soft - 1000))

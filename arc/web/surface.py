@@ -1,0 +1,175 @@
+"""Surface: a blueprint whose routes say in one place where they are, who may call and what they answer.
+
+@surface.api("POST", paths..., needs=..., answers=...) -> flask-openapi3 -> Flask route + OpenAPI operation
+The recipe for a new route stands in arc/web/documentation.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.parameter import Parameter
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, ConfigDict, Field
+
+from arc.web import samples
+from arc.web.auth import PUBLIC
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from arc.web.parts import Parts
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+HotHandler = Callable[["Parts", "WSGIEnvironment"], None]
+Answer = type[BaseModel] | dict[str, Any] | None  # a model of JSON, a response object of OpenAPI, or no body
+
+CREATED: Final = -1  # the status of a new thing: 201 on /api/v1, 200 on the older paths
+
+DATABASE_HEADER = {
+    "name": "x-arc-database",
+    "in": "header",
+    "description": "Database to write to, or the one that unqualified table names of a query mean.",
+    "schema": {"type": "string", "example": "default"},
+}
+ERRORS = {
+    400: "Bad input; the text says what and where",
+    401: "No token, or one that is unknown, expired or revoked",
+    403: "The token does not allow this",
+    404: "Unknown",
+    408: "Time-out; on `/api/v1` it is 504",
+    409: "The state of things does not allow this now",
+    413: "The body is too large",
+    503: "Overloaded, out of space or not ready; try again after `Retry-After` seconds",
+}
+
+
+class Error(BaseModel):
+    """The body of every error. `detail`, `message` and `error` are one text under the names different clients read."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "status": 400,
+                "detail": "SQL query is required",
+                "message": "SQL query is required",
+                "error": "SQL query is required",
+                "success": False,
+                "code": "invalid",
+                "timestamp": "2025-10-19T12:00:00Z",
+            }
+        }
+    )
+
+    status: int = Field(description="The HTTP status code")
+    detail: str
+    message: str
+    error: str
+    success: bool = False
+    code: str = Field(description="The status as a word")
+    timestamp: str
+
+
+@dataclass(frozen=True)
+class HotRoute:
+    """A write route that is answered ahead of Flask: 204 as soon as `handler` returns."""
+
+    handler: HotHandler
+    needs: str
+
+
+class Surface(APIBlueprint):
+    """Routes of one surface, under one heading of the documentation."""
+
+    def __init__(self, name: str, title: str, about: str) -> None:
+        super().__init__(name, f"arc.web.{name}", abp_tags=[Tag(name=title, description=about)])
+        self.hot_routes: dict[str, HotRoute] = {}
+        self.public_paths: set[str] = set()
+
+    def api(
+        self,
+        method: str,
+        *paths: str,
+        needs: str,
+        answers: Mapping[int, Answer],
+        errors: Iterable[int] = (),
+        headers: Iterable[dict[str, Any]] = (),
+        body: dict[str, Any] | None = None,
+        sample: samples.Samples | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Serve a function on all `paths`; the first is the operation's own, the others are aliases.
+
+        needs: a permission, ANY (any valid token) or PUBLIC. answers: what is sent, by status or CREATED.
+        errors: statuses beyond 400, 401 and 403. body: OpenAPI `content` of a request body that no model describes.
+        sample: code by language, where the one made from the route would not do.
+        """
+
+        def register(function: Handler) -> Handler:
+            function.needs = needs  # type: ignore[attr-defined]  # application.py asks the gate for it
+            for path in paths:
+                own_sample = sample or samples.request(method, _url(path), _example(function), token=needs != PUBLIC)
+                route = getattr(self, method.lower())  # flask-openapi3's own decorator
+                route(
+                    path,
+                    operation_id=function.__name__ + ("" if path == paths[0] else re.sub(r"\W+", "_", path)),
+                    responses=_responses(path, needs, answers, errors),
+                    openapi_extensions=_extensions(needs, body, own_sample),
+                )(function)
+                operation = getattr(self.paths[_url(path)], method.lower())
+                operation.parameters = (operation.parameters or []) + [Parameter(**header) for header in headers]
+            if needs == PUBLIC:
+                self.public_paths.update(re.sub(r"<.*", "*", path) for path in paths)
+            return function
+
+        return register
+
+    def hot(self, *paths: str, needs: str, **described: Any) -> Callable[[HotHandler], HotHandler]:
+        """Like api("POST", ...) for a function that Entry (application.py) calls ahead of Flask."""
+
+        def register(handler: HotHandler) -> HotHandler:
+            def unreachable() -> None:
+                raise AssertionError("hot routes are answered ahead of Flask")
+
+            unreachable.__name__, unreachable.__doc__ = handler.__name__, handler.__doc__
+            self.api("POST", *paths, needs=needs, answers={204: None}, **described)(unreachable)
+            self.hot_routes.update({path: HotRoute(handler, needs) for path in paths})
+            return handler
+
+        return register
+
+
+def _url(path: str) -> str:
+    """Flask's `/jobs/<int:id>` as OpenAPI's `/jobs/{id}`."""
+    return re.sub(r"<(?:[^<:]+:)?([^>]+)>", r"{\1}", path)
+
+
+def _responses(path: str, needs: str, answers: Mapping[int, Answer], errors: Iterable[int]) -> dict[Any, Any]:
+    created = 201 if path.startswith("/api/v1/") else 200
+    refusals = [400, *errors] if needs == PUBLIC else [400, 401, 403, *errors]
+    return {
+        **{created if status == CREATED else status: answer for status, answer in answers.items()},
+        **{status: _error(ERRORS[status]) for status in refusals},
+        "default": _error("Any other error"),
+    }
+
+
+def _extensions(needs: str, body: dict[str, Any] | None, sample: samples.Samples) -> dict[str, Any]:
+    found: dict[str, Any] = {"x-codeSamples": [{"lang": lang, "source": source} for lang, source in sample.items()]}
+    # An empty list takes back what the whole document demands.
+    found.update({"security": []} if needs == PUBLIC else {"x-permission": needs})
+    return found | ({"requestBody": {"content": body, "required": True}} if body else {})
+
+
+def _error(description: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{Error.__name__}"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _example(function: Callable[..., Any]) -> Any:
+    """The example of the model that a handler takes as `body`; None when it takes none."""
+    model = get_type_hints(function).get("body")
+    return model.model_json_schema().get("example", {}) if model else None
