@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from arc import __version__, datadir, logs
 from arc.access.tokens import LastUsedWriter, TokenStore
 from arc.db.engine import open_database
-from arc.errors import ConfigError
+from arc.errors import ArcError, ConfigError
 
 if TYPE_CHECKING:
     from arc.config import Config
@@ -51,11 +51,11 @@ class Arc:
 
     def start(self) -> None:
         """Listen, then replay the WAL in a thread, so that /health answers from the first moment."""
-        self._make_first_token()
-        self._start_loop(LastUsedWriter(self.tokens))
         self._server = self._listen()
         self._parts.callback(self._server.close)
-        _say(f"Arc {__version__} listens on {self._server.url}, data directory {self.data_dir}")
+        self._make_first_token()  # when the port is ours, so that a failed start shows no secret
+        self._start_loop(LastUsedWriter(self.tokens))
+        _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
         self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
         self._opening.start()
         self._parts.callback(self._await_opening)
@@ -64,7 +64,7 @@ class Arc:
         """Serve until SystemExit is raised in this thread. Raises what kept the metrics from opening."""
         self._server.run()
         if self._failure:
-            raise self._failure
+            raise ArcError(f"metrics cannot be opened: {self._failure}") from self._failure
 
     def stop(self) -> None:
         """Finish running requests, flush, close; may be called twice."""
@@ -106,14 +106,26 @@ class Arc:
 
     def _listen(self) -> ArcServer:
         from arc.web.application import create_app
-        from arc.web.parts import Parts
         from arc.web.server import ArcServer
 
+        options = self.config.section("server")
         try:
-            return ArcServer(create_app(Parts(self.config, self.tokens, self.store, self.queries)), self.config)
+            return ArcServer(
+                create_app(self.config, self.tokens, self.store, self.queries),
+                options["host"],
+                options["port"],
+                options["threads"],
+                max_body_bytes=options["max_body_size"],
+                stop_timeout_s=options["shutdown_timeout_s"],
+                pin_threads=options["pin_threads"],
+            )
         except OSError as error:
-            host, port = self.config.get("server", "host"), self.config.get("server", "port")
-            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+            raise ConfigError(f"cannot listen on {options['host']} port {options['port']}: {error.strerror}") from None
+
+    def _url(self) -> str:
+        host = self.config.get("server", "host")
+        shown = "localhost" if host in ("0.0.0.0", "::", "*") else f"[{host}]" if ":" in host else host  # noqa: S104
+        return f"http://{shown}:{self._server.port}"
 
     def _make_first_token(self) -> None:
         auth = self.config.section("auth")

@@ -22,7 +22,7 @@ QUIET = ("alembic", "waitress.queue", "urllib3")  # they speak at INFO of what n
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "arc_entry"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class Entry:
 
     @classmethod
     def of(cls, record: logging.LogRecord) -> Entry:
+        """Made once per record, whichever handler comes first."""
+        known: Entry | None = vars(record).get("arc_entry")
+        if known is None:
+            known = record.arc_entry = cls._read(record)
+        return known
+
+    @classmethod
+    def _read(cls, record: logging.LogRecord) -> Entry:
         exception = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         at_us = int(record.created * clock.US_PER_S)
@@ -80,8 +88,11 @@ class LogRing(logging.Handler):
         self._entries.append(Entry.of(record))
 
     def entries(self) -> list[Entry]:
-        with self.lock or logging._lock:  # type: ignore[attr-defined]
+        self.acquire()  # emit() is called under the same lock
+        try:
             return list(self._entries)
+        finally:
+            self.release()
 
 
 def setup(level: str = "INFO", line_format: str = "text", file: str = "") -> LogRing:
