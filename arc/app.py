@@ -147,7 +147,7 @@ def _store_options(config: Config) -> StoreOptions:
 
     wal, ingest, query = (config.section(name) for name in ("wal", "ingest", "query"))
     return StoreOptions(
-        wal_sync=wal["sync"],
+        wal_sync=wal["sync"] if wal["enabled"] else "off",
         wal_sync_interval_ms=wal["sync_interval_ms"],
         wal_segment_bytes=wal["segment_size"],
         buffer_rows=ingest["buffer_rows"],
