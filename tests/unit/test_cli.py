@@ -47,6 +47,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
 
     assert capsys.readouterr().out == f"{arc.__version__}\n"
+    assert f"\nversion = {arc.__version__}\n" in (ROOT / "setup.cfg").read_text()  # where attr: would find arc.py
 
 
 def test_config_shows_values_and_sources(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
