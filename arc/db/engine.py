@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -39,7 +39,7 @@ class SchemaTooNew(Conflict):
 class Database:
     """Connections to one database. Any thread may call it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.URL) -> None:
         self._engine = _create_engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         # Threads of this process queue here: SQLite itself makes a waiter sleep and try again.
@@ -103,12 +103,11 @@ def open_database(data_dir: Path, url: str = "") -> Database:
 
     Raises SchemaTooNew and leaves the database alone when a newer Arc has written it.
     """
+    path = data_dir / "arc.db"
     if not url:
-        path = data_dir / "arc.db"
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         path.chmod(0o600)  # SQLite gives its -wal and -shm files the same mode
-        url = f"sqlite:///{path}"
-    database = Database(url)
+    database = Database(url or sa.URL.create("sqlite", database=str(path)))
     try:
         _migrate(database)
     except BaseException:
@@ -117,20 +116,18 @@ def open_database(data_dir: Path, url: str = "") -> Database:
     return database
 
 
-def _create_engine(url: str) -> sa.Engine:
+def _create_engine(url: str | sa.URL) -> sa.Engine:
     try:
+        is_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
+        connect_args = {"timeout": BUSY_S, "isolation_level": None} if is_sqlite else {}
         # Threads are bounded elsewhere; a reader shall not wait for a free connection.
-        engine = sa.create_engine(url, max_overflow=-1, connect_args=_connect_args(url))
+        engine = sa.create_engine(url, max_overflow=-1, connect_args=connect_args)
     except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
         raise ConfigError(f"[database] url: {error}") from None
-    if engine.dialect.name == "sqlite":
+    if is_sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
-
-
-def _connect_args(url: str) -> dict[str, Any]:
-    return {"timeout": BUSY_S, "isolation_level": None} if url.startswith("sqlite") else {}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:

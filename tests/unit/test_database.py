@@ -161,6 +161,16 @@ def test_migrations_make_what_the_tables_say(db: Database) -> None:
     assert ScriptDirectory(str(engine.MIGRATIONS)).get_current_head() == tables.REVISION
 
 
+def test_any_directory_name_will_do(tmp_path: Path) -> None:
+    odd = datadir.create(tmp_path / "50% of ?a=b #1")
+
+    opened = open_database(odd)
+
+    assert count(opened) == 0
+    assert (odd / "arc.db").stat().st_size > 0
+    opened.close()
+
+
 def test_unusable_url_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[database\] url"):
         open_database(tmp_path, "nonsense")
