@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from arc.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Names that would collide with schemas DuckDB answers itself, or that the original kept for its own use.
 RESERVED = frozenset({"system", "internal", "_internal", "information_schema", "pg_catalog", "temp"})
@@ -37,3 +41,28 @@ def is_stored(column: str) -> bool:
     if not column:
         raise Invalid("column name must not be empty")
     return column[0] != "_"
+
+
+def column_names(
+    tags: Iterable[str], fields: Iterable[str], reserved: Iterable[str] = (TIME,)
+) -> tuple[list[str | None], list[str | None]]:
+    """Columns of a row's tags and of its fields, in their order; None for those that are not stored.
+
+    A name that is taken already, by `reserved` or, for a field, by a tag, becomes <name>_value.
+    Raises Invalid for an empty name.
+    """
+    taken, fields = set(reserved), list(fields)
+    others = {name.casefold() for name in fields}
+    tag_columns = [_free_name(name, taken, set()) if is_stored(name) else None for name in tags]
+    taken.update(name.casefold() for name in tag_columns if name)
+    return tag_columns, [_free_name(name, taken, others) if is_stored(name) else None for name in fields]
+
+
+def _free_name(name: str, taken: set[str], others: set[str]) -> str:
+    """taken: folded names it may not have; others: folded names a new one may not have either (it is added)."""
+    if name.casefold() not in taken:
+        return name
+    while name.casefold() in taken or name.casefold() in others:
+        name += "_value"
+    others.add(name.casefold())
+    return name

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from arc.errors import Invalid
 from arc.metrics.batch import Batch, time_array
-from arc.metrics.names import TIME, check_measurement, is_stored
+from arc.metrics.columns import NULL, BadValue, FoldedLists, arrow_column, json_text, kind_of, twice
+from arc.metrics.names import TIME, check_measurement, column_names, is_stored
 from arc.metrics.timeunits import NANOSECOND, Unit, column_to_us, text_to_us, to_us, unit_of
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 HOST = "host"
 UNKNOWN_HOST = "unknown"  # of row items that do not mention a host
 MAX_NESTING = 32  # batches inside batches
-_NULL = type(None)
-_KINDS = {bool: "boolean", int: "integer", float: "float", str: "text", bytes: "binary", list: "text", dict: "text"}
-_NUMBERS = {"integer", "float"}
 _NO_TAGS: dict[Any, Any] = {}
 
 Item = dict[Any, Any]
@@ -40,14 +37,6 @@ Times = np.ndarray[Any, Any]  # int64, microseconds
 
 class BadItem(Invalid):
     """An item does not have the shape of a point."""
-
-
-class BadValue(Invalid):
-    """A value does not fit its column. row: its index there."""
-
-    def __init__(self, reason: str, row: int) -> None:
-        super().__init__(reason)
-        self.row = row
 
 
 def items_to_batches(
@@ -81,7 +70,7 @@ def columnar_item(item: Item, received_us: int, *, text_times: bool = False) -> 
     for key, values in lists.items():
         name = _text_key(key)
         if not isinstance(values, list):
-            raise BadItem(f'Columnar format: column "{name}" must be an array, not {_kind(values)}')
+            raise BadItem(f'Columnar format: column "{name}" must be an array, not {kind_of(values)}')
         columns[name] = _column_times(values, text_times) if name == TIME else arrow_column(name, values)
     return batch_of_columns(_measurement(item), columns, received_us)
 
@@ -133,46 +122,17 @@ def rows_to_batches(
     return [table.batch(received_us, text_times, count) for table in tables.values()]
 
 
-def arrow_column(name: str, values: list[Any]) -> pa.Array:
-    """Values of one column, typed by the first that is not null; integers and floats together are floats.
-
-    Raises BadValue for a mixture of other types.
-    """
-    types = set(map(type, values))
-    types.discard(_NULL)
-    kinds: set[str | None] = {_KINDS.get(kind) for kind in types}
-    if len(kinds) > 1 or None in kinds:
-        _check_mixture(name, values)
-    if not kinds:
-        return pa.nulls(len(values))
-    if kinds == {"integer"}:
-        try:
-            return pa.array(values, pa.int64())
-        except OverflowError:  # above int64 a column becomes float
-            kinds = {"integer", "float"}
-    if kinds == _NUMBERS:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    if not types.isdisjoint((list, dict)):
-        values = [_json_text(value) if isinstance(value, list | dict) else value for value in values]
-    return pa.array(values, _ARROW_TYPES[kinds.pop()])
-
-
-_ARROW_TYPES: dict[str | None, pa.DataType] = {
-    "boolean": pa.bool_(),
-    "float": pa.float64(),
-    "text": pa.string(),
-    "binary": pa.binary(),
-}
-
-
-@dataclass(slots=True)
 class _Shape:
     """Where the columns of some rows come from: pairs of the key in tags or fields and the column's name."""
 
-    tags: list[tuple[Any, str]] = field(default_factory=list)
-    fields: list[tuple[Any, str]] = field(default_factory=list)
-    host_key: Any = None  # key of the tag that is called host
-    positions: list[int] = field(default_factory=list)  # of its rows in the table
+    def __init__(self, tags: Item, fields: Item) -> None:
+        names = {key: _text_key(key) for key in tags}
+        self.host_key = next((key for key, name in names.items() if name.casefold() == HOST), None)
+        names.pop(self.host_key, None)  # tags.host is a source of the column host, not a column of its own
+        tag_columns, field_columns = column_names(names.values(), map(_text_key, fields), (TIME, HOST))
+        self.tags = [(key, column) for key, column in zip(names, tag_columns, strict=True) if column]
+        self.fields = [(key, column) for key, column in zip(fields, field_columns, strict=True) if column]
+        self.positions: list[int] = []  # of its rows in the table
 
 
 @dataclass(slots=True)
@@ -192,11 +152,11 @@ class _Table:
             fields = _field_map(fields)
         tags = item.get("tags") or _NO_TAGS
         if type(tags) is not dict:
-            raise BadItem(f"'tags' must be a map, not {_kind(tags)}")
+            raise BadItem(f"'tags' must be a map, not {kind_of(tags)}")
         key = (*tags, None, *fields)
         shape = self.shapes.get(key)
         if shape is None:
-            shape = self.shapes[key] = _shape(tags, fields)
+            shape = self.shapes[key] = _Shape(tags, fields)
         shape.positions.append(len(self.items))
         self.items.append(item)
         self.numbers.append(number)
@@ -206,7 +166,7 @@ class _Table:
     def batch(self, received_us: int, text_times: bool, count: int) -> Batch:
         try:
             times = self._times(received_us, text_times)
-            lists = _Lists(len(self.items))
+            lists = FoldedLists(len(self.items))
             lists.add(HOST, self._hosts(), None)
             tags = {HOST: None}
             for shape in self.shapes.values():
@@ -252,53 +212,6 @@ class _Table:
         return hosts
 
 
-class _Lists:
-    """Columns of one table as lists; names that differ only in case share one under the first spelling."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self.columns: dict[str, tuple[str, list[Any]]] = {}
-
-    def add(self, name: str, values: list[Any], positions: list[int] | None) -> str:
-        """Puts the values at their positions (None: all); returns the column's spelling."""
-        folded = name.casefold()
-        if folded not in self.columns and positions is None:
-            self.columns[folded] = (name, values)
-            return name
-        spelling, column = self.columns.setdefault(folded, (name, [None] * self._rows))
-        for position, value in zip(positions or range(self._rows), values, strict=True):
-            if value is not None:
-                if column[position] is not None:
-                    raise BadValue(_twice(spelling, name), position)
-                column[position] = value
-        return spelling
-
-
-def _shape(tags: Item, fields: Item) -> _Shape:
-    shape = _Shape()
-    taken = {TIME, HOST}
-    for key in tags:
-        name = _text_key(key)
-        if name.casefold() == HOST:
-            shape.host_key = key
-        elif is_stored(name):
-            shape.tags.append((key, name if name.casefold() != TIME else free_name(name, taken)))
-            taken.add(shape.tags[-1][1].casefold())
-    names = {_text_key(key).casefold() for key in fields}
-    for key in fields:
-        name = _text_key(key)
-        if is_stored(name):
-            shape.fields.append((key, name if name.casefold() not in taken else free_name(name, taken | names)))
-    return shape
-
-
-def free_name(name: str, taken: set[str]) -> str:
-    """What a field is stored as when its name is already a tag's: <name>_value. taken: folded names."""
-    while name.casefold() in taken:
-        name += "_value"
-    return name
-
-
 def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
     if isinstance(entry, dict):
         if "m" not in entry:
@@ -308,7 +221,7 @@ def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
             items.append(entry)
             return
     if not isinstance(entry, list):
-        raise BadItem(f"expected an item or an array of items, not {_kind(entry)}")
+        raise BadItem(f"expected an item or an array of items, not {kind_of(entry)}")
     if not depth:
         raise BadItem("batches are nested too deeply")
     for inner in entry:
@@ -346,7 +259,7 @@ def _measurement(item: Item) -> str:
         return f"measurement_{name}"
     if isinstance(name, str | bytes):
         return _text_key(name)
-    raise BadItem(f"'m' (measurement) must be text, not {_kind(name)}")
+    raise BadItem(f"'m' (measurement) must be text, not {kind_of(name)}")
 
 
 def _field_map(fields: Any) -> Item:
@@ -354,7 +267,7 @@ def _field_map(fields: Any) -> Item:
         raise BadItem("Missing required field 'fields' or 'f'")
     if isinstance(fields, list):
         return {f"field_{index}": value for index, value in enumerate(fields)}
-    raise BadItem(f"'fields' must be a map or an array, not {_kind(fields)}")
+    raise BadItem(f"'fields' must be a map or an array, not {kind_of(fields)}")
 
 
 def _text_key(key: Any) -> str:
@@ -363,7 +276,7 @@ def _text_key(key: Any) -> str:
         return key
     if isinstance(key, bytes):
         return key.decode("utf-8", "replace")
-    raise BadItem(f"names must be text, not {_kind(key)}")
+    raise BadItem(f"names must be text, not {kind_of(key)}")
 
 
 def _host(item: Item, tag: Any) -> str | None:
@@ -376,7 +289,7 @@ def _host(item: Item, tag: Any) -> str | None:
 
 
 def _tag_texts(values: list[Any]) -> list[str | None]:
-    if {str, _NULL}.issuperset(map(type, values)):
+    if {str, NULL}.issuperset(map(type, values)):
         return values
     return [None if value is None else _tag_text(value) for value in values]
 
@@ -384,15 +297,7 @@ def _tag_texts(values: list[Any]) -> list[str | None]:
 def _tag_text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else _json_text(value)
-
-
-def _json_text(value: Any) -> str:
-    return orjson.dumps(value, default=_json_default, option=orjson.OPT_NON_STR_KEYS).decode()
-
-
-def _json_default(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else json_text(value)
 
 
 def _times_of_one_unit(values: list[Any]) -> Times | None:
@@ -429,7 +334,7 @@ def _instant_us(value: Any, row: int, text_times: bool, unit: Unit | None = None
             return text_to_us(value)
     except Invalid as error:
         raise BadValue(str(error), row) from None
-    raise BadValue(f"time must be a number, not {_kind(value)}", row)
+    raise BadValue(f"time must be a number, not {kind_of(value)}", row)
 
 
 def _merge(columns: dict[str, tuple[str, pa.Array]], name: str, column: pa.Array) -> None:
@@ -443,29 +348,5 @@ def _merge(columns: dict[str, tuple[str, pa.Array]], name: str, column: pa.Array
         known.null_count + column.null_count < len(column)
         or pc.any(pc.and_(known.is_valid(), column.is_valid())).as_py()
     ):
-        raise Invalid(_twice(spelling, name))
+        raise Invalid(twice(spelling, name))
     columns[folded] = (spelling, arrow_column(spelling, pc.coalesce(known, column).to_pylist()))
-
-
-def _twice(spelling: str, name: str) -> str:
-    return f'columns "{spelling}" and "{name}" differ only in case'
-
-
-def _check_mixture(name: str, values: list[Any]) -> None:
-    """Raises BadValue at the first value that does not go with the first that is not null."""
-    first = None
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        kind = _KINDS.get(type(value))
-        if kind is None:
-            raise BadValue(f'column "{name}": cannot store a {_kind(value)}', row)
-        first = first or kind
-        if kind != first and {kind, first} != _NUMBERS:
-            raise BadValue(f'column "{name}": cannot mix {first} and {kind}', row)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, list | dict):
-        return "an array" if isinstance(value, list) else "a map"
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__.lower())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.names import RESERVED, check_database, check_measurement, is_stored
+from arc.metrics.names import RESERVED, check_database, check_measurement, column_names, is_stored
 
 
 @pytest.mark.parametrize("name", ["default", "D", "a-b_c9", "x" * 64])
@@ -49,3 +49,10 @@ def test_columns_with_an_underscore_in_front_are_not_stored():
 def test_empty_column_name_is_refused():
     with pytest.raises(Invalid, match="column name must not be empty"):
         is_stored("")
+
+
+def test_columns_of_a_row():
+    tags, fields = column_names(["host", "time", "_x"], ["usage", "Host", "time", "_y", "time_value"])
+
+    assert tags == ["host", "time_value", None]
+    assert fields == ["usage", "Host_value", "time_value_value", None, "time_value_value_value"]

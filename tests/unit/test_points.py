@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.points import arrow_column, columnar_item, items_to_batches, rows_to_batches
+from arc.metrics.columns import arrow_column
+from arc.metrics.points import columnar_item, items_to_batches, rows_to_batches
 
 NOW = 1_700_000_000_000_000
 T_MS = 1697472000000
@@ -239,6 +240,14 @@ def test_lists_and_maps_become_json_text():
     assert arrow_column("x", [[1, None], {"a": b"b", 1: 2.5}, "text"]).to_pylist() == [
         "[1,null]", '{"a":"b","1":2.5}', "text",
     ]  # fmt: skip
+
+
+def test_what_json_cannot_hold_is_refused():
+    deep: object = 1
+    for _ in range(400):
+        deep = [deep]
+
+    assert refusal({"m": "c", "t": 1, "fields": {"x": deep}}).startswith("a list or map cannot be stored as JSON")
 
 
 @pytest.mark.parametrize(
