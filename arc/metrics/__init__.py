@@ -1,0 +1,1 @@
+"""Metrics: decode, write-ahead log, buffer, lake, query, upkeep."""

@@ -1,0 +1,314 @@
+"""The lake: all flushed rows, as Parquet files under a DuckLake catalog.
+
+    lake/catalog.ducklake       DuckLake's catalog (a DuckDB file): schema = database, table = measurement
+    lake/files/DB/M/arc-*.parquet   files a flush wrote; merged files are named by DuckLake
+
+    commit: Parquet files (written and synced) + schema growth + number of the WAL segment, one transaction
+
+The segment's number travels in the commit's extra info, so every snapshot says which part of the WAL it holds, and
+replay begins behind it. Columns that held only nulls so far have no type DuckLake knows; the table's comment
+remembers them, and which columns are tags.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arc.metrics.schema import TIME, TIME_TYPE, TableSchema
+from arc.metrics.seal import seal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+log = logging.getLogger(__name__)
+
+_FILE_PREFIX = "arc-"
+_CATALOG = "__ducklake_metadata_lake"
+
+_TABLES = """
+SELECT t.schema_name, t.table_name, t.comment, c.column_name, c.data_type
+FROM duckdb_tables() t JOIN duckdb_columns() c USING (database_name, schema_name, table_name)
+WHERE t.database_name = 'lake' ORDER BY t.schema_name, t.table_name, c.column_index
+"""
+_STORED = f"""
+SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0), coalesce(sum(f.record_count), 0)
+FROM {_CATALOG}.ducklake_table t
+JOIN {_CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
+LEFT JOIN {_CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
+WHERE t.end_snapshot IS NULL GROUP BY ALL
+"""  # noqa: S608 - constants only
+_MARK = f"""
+SELECT commit_extra_info FROM {_CATALOG}.ducklake_snapshot_changes
+WHERE commit_extra_info IS NOT NULL ORDER BY snapshot_id DESC LIMIT 1
+"""  # noqa: S608
+_KNOWN_FILES = f"""
+SELECT path FROM {_CATALOG}.ducklake_data_file
+UNION ALL SELECT path FROM {_CATALOG}.ducklake_files_scheduled_for_deletion
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the lake holds of one measurement; size_bytes of its Parquet files."""
+
+    file_count: int
+    size_bytes: int
+    rows: int
+
+
+class Lake:
+    """One DuckDB instance with the lake attached as `lake`; readers take a cursor, one writer at a time commits.
+
+    memory_limit: DuckDB's, as text; empty leaves DuckDB's own default. threads: 0 means one per core.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        temp_directory: Path,
+        memory_limit: str = "",
+        threads: int = 0,
+        compression: str = "snappy",
+    ) -> None:
+        self.directory = directory.resolve()
+        self.files = self.directory / "files"
+        self.temp_directory = temp_directory.resolve()
+        self.version = 0
+        self.mark = 0
+        self._compression = compression
+        self._write_lock = threading.Lock()
+        self._notes: dict[tuple[str, str], str] = {}
+        for folder in (self.directory, self.files, self.temp_directory):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._connection = duckdb.connect(":memory:", config=_settings(memory_limit, threads, self.temp_directory))
+        self._attach()
+        self._read_position()
+        self._remove_orphans()
+        seal(self._connection, [self.directory, self.temp_directory])
+        self._writer = self._connection.cursor()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the same instance; close it after use."""
+        return self._connection.cursor()
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._writer.close()
+            self._connection.execute("USE memory; DETACH lake")
+            self._connection.close()
+
+    def schemas(self) -> list[TableSchema]:
+        """Every measurement the lake holds."""
+        found: dict[tuple[str, str], TableSchema] = {}
+        with self._reading() as cursor:
+            rows = cursor.execute(_TABLES).fetchall()
+        for database, measurement, notes, column, kind in rows:
+            table = found.get((database, measurement))
+            if table is None:
+                table = found[database, measurement] = TableSchema(database, measurement, columns={})
+                self._notes[database, measurement] = notes or ""
+                table.tags = tuple(_noted(notes, "tags"))
+            table.columns[column.casefold()] = (column, kind)
+            table.in_lake[column] = kind
+        for (database, measurement), table in found.items():
+            for name in _noted(self._notes[database, measurement], "null_columns"):
+                table.columns.setdefault(name.casefold(), (name, "NULL"))
+        return list(found.values())
+
+    def databases(self) -> list[str]:
+        with self._reading() as cursor:
+            rows = cursor.execute("SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'lake'").fetchall()
+        return sorted(name for (name,) in rows if name != "main")
+
+    def stored(self) -> dict[tuple[str, str], Stored]:
+        """Files, bytes and rows by (database, measurement)."""
+        with self._reading() as cursor:
+            rows = cursor.execute(_STORED).fetchall()
+        return {(database, measurement): Stored(*numbers) for database, measurement, *numbers in rows}
+
+    def write_file(self, schema: TableSchema, rows: pa.Table) -> Path:
+        """Rows as a Parquet file on disk, not yet part of the lake."""
+        folder = self.files / schema.database / schema.measurement
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / f"{_FILE_PREFIX}{uuid.uuid4().hex}.parquet"
+        texts = [
+            name for name, kind in zip(rows.column_names, rows.schema.types, strict=True) if pa.types.is_string(kind)
+        ]
+        try:
+            pq.write_table(
+                rows,
+                path,
+                compression=self._compression,
+                use_dictionary=texts,
+                # neighbouring times differ little; with other columns the encoding costs more than it saves
+                column_encoding={TIME: "DELTA_BINARY_PACKED"},
+            )
+            _sync(path)
+            _sync(folder)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
+    def commit(self, files: Sequence[tuple[TableSchema, Path]], mark: int) -> int:
+        """Make files part of the lake, with the columns of their schemas and the WAL mark, in one transaction.
+
+        Returns the version (snapshot) that holds them. On an error nothing of it is in the lake.
+        """
+        with self._write_lock:
+            try:
+                with self.transaction(f"flush {len(files)} measurements", mark) as cursor:
+                    for schema, path in files:
+                        self._grow(cursor, schema)
+                        self._note(cursor, schema)
+                        cursor.execute(
+                            "CALL ducklake_add_data_files('lake', ?, ?, schema => ?, allow_missing => true)",
+                            [schema.measurement, str(path), schema.database],
+                        )
+            except duckdb.Error:
+                # An error of COMMIT itself leaves open whether it took place; the catalog knows.
+                self._read_position()
+                if not files or self.mark < mark:
+                    raise
+            for schema, _ in files:
+                self._notes[schema.database, schema.measurement] = _notes(schema)
+            return self.version
+
+    @contextmanager
+    def transaction(self, message: str, mark: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One lake transaction of the only writer; every commit repeats the WAL mark. Hold the write lock."""
+        mark = self.mark if mark is None else mark
+        cursor = self._writer
+        cursor.execute("BEGIN TRANSACTION")
+        try:
+            yield cursor
+            cursor.execute(
+                "CALL lake.set_commit_message('arc', ?, extra_info => ?)", [message, json.dumps({"wal": mark})]
+            )
+            cursor.execute("COMMIT")
+        except BaseException:
+            try:
+                cursor.execute("ROLLBACK")
+            except duckdb.Error:
+                log.debug("lake: nothing to roll back")
+            raise
+        self.mark = mark
+        self.version = _one(cursor.execute("SELECT id FROM lake.current_snapshot()"))
+
+    def _grow(self, cursor: duckdb.DuckDBPyConnection, schema: TableSchema) -> None:
+        """Bring the lake's table to the columns of the schema."""
+        table = table_name(schema)
+        if not schema.in_lake:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(schema.database)}")
+            cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} ({TIME} {TIME_TYPE})")
+        have = schema.in_lake or {TIME: TIME_TYPE}
+        for name, kind in schema.columns.values():
+            if kind == "NULL":
+                continue
+            if name not in have:
+                cursor.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
+            elif have[name] != kind:
+                cursor.execute(f"ALTER TABLE {table} ALTER COLUMN {quoted(name)} SET DATA TYPE {kind}")
+
+    def _note(self, cursor: duckdb.DuckDBPyConnection, schema: TableSchema) -> None:
+        """Keep what DuckLake has no place for; only on change, as files merge only within one schema version."""
+        notes = _notes(schema)
+        if notes != self._notes.get((schema.database, schema.measurement), ""):
+            cursor.execute(f"COMMENT ON TABLE {table_name(schema)} IS {literal(notes)}")
+
+    def _attach(self) -> None:
+        package = importlib.util.find_spec("duckdb_extension_ducklake")
+        assert package is not None
+        assert package.submodule_search_locations
+        folder = Path(package.submodule_search_locations[0])
+        extension = next(folder.glob("extensions/*/ducklake.duckdb_extension"))
+        self._connection.execute(f"LOAD {literal(str(extension))}")
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        self._connection.execute(
+            f"ATTACH {literal(f'ducklake:{self.directory}/catalog.ducklake')} AS lake "
+            f"(DATA_PATH {literal(str(self.files))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0)"
+        )
+
+    def _read_position(self) -> None:
+        with self._reading() as cursor:
+            self.version = _one(cursor.execute("SELECT id FROM lake.current_snapshot()"))
+            row = cursor.execute(_MARK).fetchone()
+        self.mark = int(json.loads(row[0]).get("wal", 0)) if row else 0
+
+    def _remove_orphans(self) -> None:
+        """Remove files of our naming that the catalog does not know: a crash between writing and commit leaves them."""
+        with self._reading() as cursor:
+            known = {os.path.basename(path) for (path,) in cursor.execute(_KNOWN_FILES).fetchall()}
+        for path in self.files.glob(f"*/*/{_FILE_PREFIX}*.parquet"):
+            if path.name not in known:
+                log.warning("lake: removing %s, which no commit made part of the lake", path.name)
+                path.unlink()
+
+    @contextmanager
+    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._connection.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+
+def table_name(schema: TableSchema) -> str:
+    """The lake's table of a measurement, as SQL."""
+    return f"lake.{quoted(schema.database)}.{quoted(schema.measurement)}"
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL text literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _notes(schema: TableSchema) -> str:
+    null_columns = [name for name, kind in schema.columns.values() if kind == "NULL"]
+    notes = {key: value for key, value in (("null_columns", null_columns), ("tags", list(schema.tags))) if value}
+    return json.dumps(notes, sort_keys=True) if notes else ""
+
+
+def _noted(notes: str | None, key: str) -> list[str]:
+    return list(json.loads(notes).get(key, ())) if notes else []
+
+
+def _settings(memory_limit: str, threads: int, temp_directory: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = {"temp_directory": str(temp_directory)}
+    if memory_limit:
+        settings["memory_limit"] = memory_limit
+    if threads:
+        settings["threads"] = threads
+    return settings
+
+
+def _one(cursor: duckdb.DuckDBPyConnection) -> int:
+    row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

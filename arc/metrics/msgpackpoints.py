@@ -1,0 +1,321 @@
+"""MessagePack bodies into columns.
+
+    decode_msgpack -> _Walker reads maps and keys byte by byte; each array of a columnar item becomes a column:
+        equal-width elements (numbers, booleans, equally long or short ASCII text): strided numpy views of the body
+        anything else: msgpack reads that array, arrow_column types it
+    a body of another shape (rows, odd keys, several objects) -> msgpack reads it whole -> points.items_to_batches
+
+MessagePack marks every element with its type, so an array whose markers are all equal has its values at equal
+distances: one comparison of the markers proves it, one numpy call takes the values, and no Python object is made
+per value. Formats: https://github.com/msgpack/msgpack/blob/master/spec.md
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pyarrow as pa
+
+from arc.errors import Invalid
+from arc.metrics import points
+from arc.metrics.batch import Batch
+from arc.metrics.columns import arrow_column
+from arc.metrics.timeunits import column_to_us
+
+# marker -> width of the value behind it, its numpy type in the body, its type in the column
+_NUMBERS = {
+    0xCA: (4, ">f4", np.float64),
+    0xCB: (8, ">f8", np.float64),
+    0xCC: (1, "u1", np.int64),
+    0xCD: (2, ">u2", np.int64),
+    0xCE: (4, ">u4", np.int64),
+    0xCF: (8, ">u8", np.int64),
+    0xD0: (1, "i1", np.int64),
+    0xD1: (2, ">i2", np.int64),
+    0xD2: (4, ">i4", np.int64),
+    0xD3: (8, ">i8", np.int64),
+}
+# head of a text below 32 bytes, or of a null -> length of the text; anything else -> 0xff
+_TEXT_SIZES = bytes(head & 0x1F if 0xA0 <= head <= 0xC0 else 0xFF for head in range(0x100))
+
+
+class _Odd(Exception):
+    """The body has a shape the walker does not know; msgpack reads it instead."""
+
+
+def decode_msgpack(body: bytes, received_us: int) -> list[Batch]:
+    """Rows of one inflated body, at least one; spec metrics 2.6.1.
+
+    received_us: microseconds UTC, the time of rows without one. Raises Invalid; nothing is taken in part.
+    """
+    if not body:
+        raise Invalid("Empty payload")
+    try:
+        batches = _Walker(body, received_us).batches()
+    except _Odd:
+        batches = points.items_to_batches(_unpack(body), received_us)
+    if not any(batch.rows for batch in batches):
+        raise Invalid("No records in payload")
+    return batches
+
+
+def _unpack(body: bytes) -> list[Any]:
+    """All objects of a body; several may follow each other."""
+    unpacker = msgpack.Unpacker(
+        raw=False, strict_map_key=False, unicode_errors="replace", timestamp=0, max_buffer_size=max(len(body), 1)
+    )
+    unpacker.feed(body)
+    objects = []
+    try:
+        while unpacker.tell() < len(body):
+            objects.append(unpacker.unpack())
+    except msgpack.OutOfData:
+        raise Invalid("Invalid MessagePack payload: the body ends inside an object") from None
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as exc:
+        reason = str(exc) or type(exc).__name__
+        raise Invalid(f"Invalid MessagePack payload: {reason}") from None
+    return objects
+
+
+class _Walker:
+    """Reads `item`, `[item, ...]` and `{"batch": [item, ...]}` of columnar items; raises _Odd at anything else."""
+
+    def __init__(self, body: bytes, received_us: int) -> None:
+        self.body = body
+        self.at = 0
+        self.received_us = received_us
+
+    def batches(self) -> list[Batch]:
+        try:
+            batches = self._envelope()
+        except (IndexError, UnicodeDecodeError):
+            raise _Odd from None
+        if self.at != len(self.body):
+            raise _Odd
+        return batches
+
+    def _envelope(self) -> list[Batch]:
+        if not _is_map(self.body[0]):
+            return self._items()
+        if self._peek_only_key() == "batch":
+            return self._items()
+        return [self._item()]
+
+    def _peek_only_key(self) -> str:
+        """The key of a map with one entry, read past; otherwise nothing is read."""
+        start = self.at
+        if self._map_length() == 1:
+            key = self._text()
+            if key == "batch":
+                return key
+        self.at = start
+        return ""
+
+    def _items(self) -> list[Batch]:
+        return [self._item() for _ in range(self._array_length())]
+
+    def _item(self) -> Batch:
+        measurement: str | None = None
+        columns: dict[str, pa.Array] | None = None
+        for _ in range(self._map_length()):
+            key = self._text()
+            if key == "m" and measurement is None:
+                measurement = self._text()
+            elif key == "columns" and columns is None:
+                columns = self._columns()
+            else:
+                raise _Odd
+        if measurement is None or not columns:
+            raise _Odd
+        return points.batch_of_columns(measurement, columns, self.received_us)
+
+    def _columns(self) -> dict[str, pa.Array]:
+        columns: dict[str, pa.Array] = {}
+        for _ in range(self._map_length()):
+            name = self._text()
+            if name in columns:
+                raise _Odd
+            columns[name] = self._column(name)
+        return columns
+
+    def _column(self, name: str) -> pa.Array:
+        start = self.at
+        length = self._array_length()
+        if length == 0:
+            raise _Odd
+        marker = self.body[self.at]
+        values = None
+        if marker in _NUMBERS:
+            values = self._numbers(marker, length)
+        elif name == "time":
+            raise _Odd
+        elif marker >= 0xD9 or marker == 0xC0 or 0xA0 <= marker <= 0xBF:
+            column = self._equally_long_text(length) or self._short_text(length)
+            if column is not None:
+                return column
+        elif marker in (0xC2, 0xC3):
+            column = self._booleans(length)
+            if column is not None:
+                return column
+        elif marker < 0x80:
+            values = self._small_integers(length)
+        if values is None:
+            return self._any(start, name)
+        return _time_array(values) if name == "time" else _number_array(values)
+
+    def _numbers(self, marker: int, length: int) -> np.ndarray | None:
+        width, kind, target = _NUMBERS[marker]
+        step = width + 1
+        end = self.at + step * length
+        if end > len(self.body):
+            return None
+        markers = np.ndarray((length,), np.uint8, self.body, self.at, (step,))
+        if markers.tobytes() != bytes((marker,)) * length:
+            return None
+        values = np.ndarray((length,), kind, self.body, self.at + 1, (step,))
+        if kind == ">u8" and int(values.max()) >> 63:
+            return None  # beyond int64: the column becomes DOUBLE, msgpack's way
+        self.at = end
+        return values.astype(target)
+
+    def _small_integers(self, length: int) -> np.ndarray | None:
+        end = self.at + length
+        if end > len(self.body):
+            return None
+        chunk = self.body[self.at : end]
+        if not chunk.isascii():
+            return None
+        self.at = end
+        return np.frombuffer(chunk, np.uint8).astype(np.int64)
+
+    def _booleans(self, length: int) -> pa.Array | None:
+        end = self.at + length
+        chunk = self.body[self.at : end]
+        if len(chunk) != length or chunk.translate(None, b"\xc2\xc3"):
+            return None
+        self.at = end
+        return pa.array(np.frombuffer(chunk, np.uint8) == 0xC3)
+
+    def _equally_long_text(self, length: int) -> pa.Array | None:
+        """Texts of one length, ASCII: head and text alternate at equal distances."""
+        first = self.body[self.at]
+        if 0xA0 <= first <= 0xBF:
+            head, size = 1, first & 0x1F
+        elif first == 0xD9:
+            head, size = 2, self.body[self.at + 1]
+        else:
+            return None
+        step = head + size
+        end = self.at + step * length
+        if end > len(self.body):
+            return None
+        heads = np.ndarray((length, head), np.uint8, self.body, self.at, (step, 1)).tobytes()
+        if heads != self.body[self.at : self.at + head] * length:
+            return None
+        data = np.ndarray((length, size), np.uint8, self.body, self.at + head, (step, 1)).tobytes()
+        if not data.isascii():
+            return None
+        self.at = end
+        return _text_array(np.arange(length + 1, dtype=np.int32) * np.int32(size), data, length)
+
+    def _short_text(self, length: int) -> pa.Array | None:
+        """Texts below 32 bytes and nulls, ASCII.
+
+        Only the heads are above 0x7f then, so the high bytes are the heads; that each head's length leads to
+        the next head proves it for the whole run, and dropping the high bytes leaves the text.
+        """
+        guess = (self.body[self.at] & 0x1F) + 4
+        for window in (guess * length, 32 * length):
+            chunk = np.frombuffer(self.body, np.uint8, min(window, len(self.body) - self.at), self.at)
+            heads_at = np.flatnonzero(chunk > 0x7F)[:length]
+            if len(heads_at) == length:
+                break
+        else:
+            return None
+        heads = chunk[heads_at].tobytes()
+        sizes = heads.translate(_TEXT_SIZES)
+        if b"\xff" in sizes:
+            return None
+        offsets = np.zeros(length + 1, np.int32)
+        np.cumsum(np.frombuffer(sizes, np.uint8), out=offsets[1:])
+        end = int(offsets[-1]) + length
+        run = chunk[:end]
+        data = run[run < 0x80]
+        if len(run) != end or len(data) != end - length or not (heads_at == offsets[:-1] + np.arange(length)).all():
+            return None
+        self.at += end
+        valid = np.frombuffer(heads, np.uint8) != 0xC0 if b"\xc0" in heads else None
+        return _text_array(offsets, data, length, valid)
+
+    def _any(self, start: int, name: str) -> pa.Array:
+        """The array at `start` read by msgpack."""
+        unpacker = msgpack.Unpacker(
+            raw=False, strict_map_key=False, unicode_errors="replace", timestamp=0, max_buffer_size=len(self.body)
+        )
+        unpacker.feed(memoryview(self.body)[start:])
+        try:
+            values = unpacker.unpack()
+        except Exception:
+            raise _Odd from None  # the whole body is read once more, for one wording of errors
+        self.at = start + unpacker.tell()
+        return arrow_column(name, values)
+
+    def _map_length(self) -> int:
+        marker = self.body[self.at]
+        if 0x80 <= marker <= 0x8F:
+            self.at += 1
+            return marker & 0x0F
+        return self._length(marker, 0xDE, 0xDF)
+
+    def _array_length(self) -> int:
+        marker = self.body[self.at]
+        if 0x90 <= marker <= 0x9F:
+            self.at += 1
+            return marker & 0x0F
+        return self._length(marker, 0xDC, 0xDD)
+
+    def _length(self, marker: int, short: int, long: int) -> int:
+        width = 2 if marker == short else 4 if marker == long else 0
+        if not width:
+            raise _Odd
+        length = int.from_bytes(self.body[self.at + 1 : self.at + 1 + width], "big")
+        self.at += 1 + width
+        if length > len(self.body):
+            raise _Odd
+        return length
+
+    def _text(self) -> str:
+        marker = self.body[self.at]
+        if 0xA0 <= marker <= 0xBF:
+            head, size = 1, marker & 0x1F
+        elif marker in (0xD9, 0xC4):
+            head, size = 2, self.body[self.at + 1]
+        else:
+            raise _Odd
+        start = self.at + head
+        end = start + size
+        if end > len(self.body):
+            raise _Odd
+        self.at = end
+        return self.body[start:end].decode()
+
+
+def _is_map(marker: int) -> bool:
+    return 0x80 <= marker <= 0x8F or marker in (0xDE, 0xDF)
+
+
+def _time_array(values: np.ndarray) -> pa.Array:
+    times = column_to_us(values)
+    return pa.Array.from_buffers(pa.timestamp("us", "UTC"), len(times), [None, pa.py_buffer(times)])
+
+
+def _number_array(values: np.ndarray) -> pa.Array:
+    kind = pa.float64() if values.dtype == np.float64 else pa.int64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _text_array(offsets: np.ndarray, data: bytes | np.ndarray, length: int, valid: np.ndarray | None = None) -> pa.Array:
+    bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.string(), length, [bitmap, pa.py_buffer(offsets), pa.py_buffer(data)])

@@ -1,0 +1,500 @@
+"""The metric store: what happens to a write, and what a query sees.
+
+    write_* -> inflate -> decode -> reserve types -> WAL (one block and one sync for all who wait) -> buffer -> answer
+    flusher -> flush: freeze buffer, close WAL segment -> Parquet files -> lake commit with the segment's number -> drop
+    views   -> lake version and buffered rows, as of one instant
+
+Locks, always taken in this order: `_flushing` (one flush at a time), `_committing` (WAL and what enters the buffer,
+held during the sync), `_lock` (schemas, buffer, lake version; never held during I/O or decoding).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from arc import clock
+from arc.errors import Invalid, Unavailable
+from arc.loop import PeriodicLoop
+from arc.metrics import names
+from arc.metrics.buffer import Key, Rows, WriteBuffer
+from arc.metrics.inflate import inflate
+from arc.metrics.lake import Lake, Stored
+from arc.metrics.msgpackpoints import decode_msgpack
+from arc.metrics.schema import TableSchema, rows_as_table, signature
+from arc.metrics.wal import Entry, WriteAheadLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from arc.metrics.batch import Batch
+
+log = logging.getLogger(__name__)
+
+MSGPACK = 1  # kinds of WAL entries; stored on disk, so never reuse a number
+_CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
+_RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
+_SPACE_RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True)
+class MeasurementInfo:
+    """One measurement as a listing shows it. columns: (name, DuckDB type); size_bytes and file_count of the lake."""
+
+    database: str
+    measurement: str
+    file_count: int
+    total_size_bytes: int
+    columns: list[tuple[str, str]]
+    buffered_rows: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One measurement as of one instant: the rows of `lake_version` and, disjoint from them, `buffered`.
+
+    columns: (name, DuckDB type) in order, `time` first; type NULL while only nulls were seen.
+    lake_version: None while the lake has no such table. lake_columns: what its table has at that version.
+    buffered: may lack columns; None when no row waits.
+    """
+
+    database: str
+    measurement: str
+    columns: tuple[tuple[str, str], ...]
+    lake_version: int | None
+    lake_columns: frozenset[str]
+    buffered: pa.Table | None
+
+
+@dataclass(slots=True)
+class _Commit:
+    """A request on its way to disk."""
+
+    entry: Entry
+    batches: list[tuple[Key, Batch]]
+    is_done: bool = False
+    error: OSError | None = None
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start."""
+
+    requests: int = 0
+    rows: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    flushes: int = 0
+    flush_failures: int = 0
+    flushed_rows: int = 0
+    replayed_rows: int = 0
+    replay_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """See [wal], [ingest] and [query] in arc.conf.example."""
+
+    wal_enabled: bool = True
+    wal_sync: str = "always"
+    wal_sync_interval_ms: int = 100
+    wal_segment_bytes: int = 64 << 20
+    buffer_rows: int = 500_000
+    buffer_age_s: float = 5.0
+    buffer_bytes: int = 256 << 20
+    max_inflated_bytes: int = 100 << 20
+    compression: str = "snappy"
+    memory_limit: str = ""
+    threads: int = 0
+
+
+class MetricStore:
+    """All metrics of one server. Any thread may call it.
+
+    data_dir: holds wal/, lake/ and tmp/. Until start() has replayed the WAL, writes and queries raise Unavailable.
+    """
+
+    def __init__(self, data_dir: Path, options: StoreOptions | None = None) -> None:
+        self.options = options or StoreOptions()
+        self.counters = Counters()
+        self.is_ready = False
+        self._flushing = threading.Lock()
+        self._committing = threading.Lock()
+        self._lock = threading.Lock()
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self._waiting: deque[_Commit] = deque()
+        self._schemas: dict[Key, TableSchema] = {}
+        self._databases: dict[str, str] = {}
+        self._buffer = WriteBuffer()
+        self._lake_version = 0
+        self._flusher = _Flusher(self)
+        self.wal = WriteAheadLog(
+            data_dir / "wal",
+            self.options.wal_sync,
+            self.options.wal_sync_interval_ms,
+            self.options.wal_segment_bytes,
+            self.options.wal_enabled,
+        )
+        self.lake = Lake(
+            data_dir / "lake",
+            data_dir / "tmp",
+            self.options.memory_limit,
+            self.options.threads,
+            self.options.compression,
+        )
+
+    def start(self) -> None:
+        """Load schemas, replay the WAL, then take writes and queries."""
+        self._lake_version = self.lake.version
+        for database in self.lake.databases():
+            self._databases[database.casefold()] = database
+        for schema in self.lake.schemas():
+            self._schemas[schema.database.casefold(), schema.measurement.casefold()] = schema
+        self._replay()
+        self.is_ready = True
+        self._flusher.start()
+
+    def close(self) -> None:
+        """Flush what is buffered and close; may be called twice. What cannot be flushed stays in the WAL."""
+        self._flusher.stop()
+        self.is_ready = False
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self.flush()
+            except Unavailable:
+                log.error("store: the last flush failed; its rows stay in the WAL")
+            self.wal.close()
+            self.lake.close()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection to the instance in which the lake is attached as `lake`."""
+        return self.lake.cursor()
+
+    def write_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> int:
+        """Store the rows of one MessagePack body, all or nothing. Returns their number once they are on disk.
+
+        Raises Invalid, TooLarge, Unavailable (no space, or the buffer is full).
+        """
+        return self._write(MSGPACK, body, database, announced_encoding)
+
+    def flush(self, database: str | None = None, measurement: str | None = None) -> int:
+        """Make every buffered row part of the lake; returns the number of rows.
+
+        database, measurement: all is flushed whatever they say, as WAL segments cover all measurements.
+        Raises Unavailable when the disk has no space.
+        """
+        with self._flushing:
+            try:
+                return self._flush()
+            except (OSError, duckdb.Error, pa.ArrowException) as exc:
+                self.counters.flush_failures += 1
+                log.exception("flush failed; the rows are kept")
+                raise Unavailable(f"flush failed: {exc}", _SPACE_RETRY_AFTER_S) from exc
+
+    def databases(self) -> list[str]:
+        """Names of all databases that hold something, sorted."""
+        with self._lock:
+            return sorted(self._databases.values())
+
+    def measurements(self, database: str | None = None) -> list[MeasurementInfo]:
+        """All measurements, or those of one database, sorted."""
+        stored = self.lake.stored()
+        with self._lock:
+            buffered = self._buffer.sizes()
+            schemas = [
+                (key, schema)
+                for key, schema in self._schemas.items()
+                if database is None or key[0] == database.casefold()
+            ]
+        infos = [_info(schema, stored, buffered.get(key, 0)) for key, schema in schemas if schema.in_lake or key in buffered]
+        return sorted(infos, key=lambda info: (info.database, info.measurement))
+
+    def views(self, wanted: Iterable[tuple[str, str]]) -> list[TableView | None]:
+        """Measurements (database, name) as of one instant; None for an unknown one. Raises Unavailable."""
+        self._check_ready()
+        keys = [(database.casefold(), measurement.casefold()) for database, measurement in wanted]
+        with self._lock:
+            version = self._lake_version
+            found = [(key, self._schemas.get(key), self._buffer.chunks(key)) for key in keys]
+            in_lake = [frozenset(schema.in_lake) if schema else frozenset() for _, schema, _ in found]
+        return [
+            self._view(key, schema, chunks, version, columns)
+            for (key, schema, chunks), columns in zip(found, in_lake, strict=True)
+        ]
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and sizes, for the routes that report them."""
+        with self._lock:
+            sizes = {f"{self._schemas[key].database}.{self._schemas[key].measurement}": n for key, n in self._buffer.sizes().items()}
+            oldest = self._buffer.oldest_us
+            rows, size = self._buffer.rows, self._buffer.size_bytes
+        counters = self.counters
+        return {
+            "requests": counters.requests,
+            "rows": counters.rows,
+            "bytes": counters.bytes,
+            "rejected": counters.rejected,
+            "flushes": counters.flushes,
+            "flush_failures": counters.flush_failures,
+            "flushed_rows": counters.flushed_rows,
+            "buffered_rows": rows,
+            "buffered_bytes": size,
+            "buffered_by_measurement": sizes,
+            "oldest_buffered_s": 0.0 if oldest is None else max(0.0, (clock.now_us() - oldest) / clock.US_PER_S),
+            "lake_version": self._lake_version,
+            "wal_sync": self.wal.sync,
+            "wal_segment": self.wal.number,
+            "wal_entries": self.wal.entries,
+            "wal_bytes": self.wal.bytes_written,
+            "wal_syncs": self.wal.syncs,
+            "wal_rotations": self.wal.rotations,
+            "wal_failed_writes": self.wal.failed_writes,
+            "wal_replayed_entries": self.wal.report.entries,
+            "wal_skipped_entries": self.wal.report.skipped,
+            "wal_cut_bytes": self.wal.report.cut_bytes,
+        }
+
+    def flush_is_due(self, now_us: int) -> bool:
+        """By rows, age, or the size of the open WAL segment."""
+        oldest = self._buffer.oldest_us
+        if oldest is None:
+            return False
+        age_s = (now_us - oldest) / clock.US_PER_S
+        return age_s >= self.options.buffer_age_s or self._is_full()
+
+    def _write(self, kind: int, body: bytes, database: str, announced_encoding: str) -> int:
+        self._check_ready()
+        self._check_room()
+        names.check_database(database)
+        received_us = clock.now_us()
+        try:
+            batches = _decode(kind, inflate(body, announced_encoding, self.options.max_inflated_bytes), received_us)
+            keyed = self._reserve(database, batches)
+        except Invalid:
+            self.counters.rejected += 1
+            raise
+        commit = _Commit(Entry(kind, database, body, received_us), keyed)
+        self._commit(commit)
+        if commit.error is not None:
+            raise Unavailable(f"write-ahead log: {commit.error.strerror}", _SPACE_RETRY_AFTER_S) from commit.error
+        if self._is_full():
+            self._flusher.wake()
+        return sum(batch.rows for batch in batches)
+
+    def _check_ready(self) -> None:
+        if not self.is_ready:
+            raise Unavailable("the server is starting or stopping", 1)
+
+    def _check_room(self) -> None:
+        if self._buffer.size_bytes > self.options.buffer_bytes:
+            self._flusher.wake()
+            raise Unavailable("Write rejected (buffer full, flushing)", 1)
+
+    def _is_full(self) -> bool:
+        return self._buffer.active_rows >= self.options.buffer_rows or self.wal.is_full
+
+    def _reserve(self, database: str, batches: list[Batch]) -> list[tuple[Key, Batch]]:
+        """Check the batches against what is stored and claim new columns and types; all or none.
+
+        It happens before the WAL write, so that whatever is in the log can be replayed in any order.
+        """
+        folded = database.casefold()
+        keyed: list[tuple[Key, Batch]] = []
+        unknown: dict[Key, list[Batch]] = {}
+        for batch in batches:
+            key = (folded, batch.measurement.casefold())
+            schema = self._schemas.get(key)
+            renames = None if schema is None else schema.renames_of(batch)
+            if renames is None:
+                unknown.setdefault(key, []).append(batch)
+            elif renames:
+                _rename(batch, renames)
+            keyed.append((key, batch))
+        if unknown:
+            self._grow(database, unknown)
+        return keyed
+
+    def _grow(self, database: str, unknown: dict[Key, list[Batch]]) -> None:
+        with self._lock:
+            spelling = self._databases.get(database.casefold(), database)
+            grown = {}
+            for key, batches in unknown.items():
+                schema = self._schemas.get(key) or TableSchema(spelling, batches[0].measurement)
+                grown[key] = schema.grown_by(batches)
+            self._schemas |= grown
+            self._databases.setdefault(database.casefold(), database)
+        for key, batches in unknown.items():
+            for batch in batches:
+                _rename(batch, grown[key].renames[signature(batch)])
+
+    def _commit(self, commit: _Commit) -> None:
+        """Group commit: whoever gets the lock writes and syncs for all who wait for it."""
+        self._waiting.append(commit)
+        with self._committing:
+            if commit.is_done:
+                return
+            group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            try:
+                self.wal.append([waiting.entry for waiting in group])
+            except OSError as exc:
+                log.error("wal: %s", exc)
+                for waiting in group:
+                    waiting.error = exc
+            else:
+                self._admit(group)
+            for waiting in group:
+                waiting.is_done = True
+
+    def _admit(self, group: list[_Commit]) -> None:
+        """Rows that are on disk become visible."""
+        with self._lock:
+            for waiting in group:
+                for key, batch in waiting.batches:
+                    self._buffer.add(key, batch, waiting.entry.received_us)
+                    self.counters.rows += batch.rows
+                self.counters.requests += 1
+                self.counters.bytes += len(waiting.entry.body)
+
+    def _view(
+        self, key: Key, schema: TableSchema | None, chunks: list[dict[str, pa.Array]], version: int, in_lake: frozenset[str]
+    ) -> TableView | None:
+        if schema is None or not (in_lake or chunks):
+            return None
+        buffered = None
+        if chunks:
+            buffered = rows_as_table(schema, chunks)
+            if len(chunks) > 1:
+                buffered = buffered.combine_chunks()
+                merged = {name: buffered.column(name).chunk(0) for name in buffered.column_names}
+                with self._lock:
+                    self._buffer.replace(key, chunks, merged)
+        return TableView(
+            schema.database, schema.measurement, schema.names_and_types(), version if in_lake else None, in_lake, buffered
+        )
+
+    def _flush(self) -> int:
+        with self._committing:
+            segment = self.wal.rotate()
+            with self._lock:
+                frozen = self._buffer.freeze()
+        return self._move_to_lake(frozen, segment)
+
+    def _move_to_lake(self, frozen: dict[Key, Rows], segment: int) -> int:
+        """Frozen rows become files and a lake commit that says which WAL segments it covers."""
+        schemas = {key: self._schemas[key] for key in frozen}
+        written: list[tuple[TableSchema, Path]] = []
+        try:
+            for key, waiting in frozen.items():
+                table = rows_as_table(schemas[key], waiting.chunks)
+                written.append((schemas[key], self.lake.write_file(schemas[key], table)))
+            version = self.lake.commit(written, segment) if written else self._lake_version
+        except BaseException:
+            for _, path in written:
+                path.unlink(missing_ok=True)
+            with self._lock:
+                self._buffer.thaw()
+            raise
+        rows = sum(waiting.rows for waiting in frozen.values())
+        with self._lock:
+            self._lake_version = version
+            for key, schema in schemas.items():
+                self._schemas[key].in_lake = {name: kind for name, kind in schema.columns.values() if kind != "NULL"}
+            self._buffer.drop()
+        if rows:
+            self.counters.flushes += 1
+            self.counters.flushed_rows += rows
+        self.wal.remove_through(self.lake.mark)
+        return rows
+
+    def _replay(self) -> None:
+        started = time.monotonic()
+        self.wal.start_after(self.lake.mark)
+        for number in self.wal.segments():
+            if number <= self.lake.mark:
+                continue
+            for entry in self.wal.read(number):
+                self._replay_entry(entry)
+            if self._buffer.rows >= self.options.buffer_rows:
+                self._move_to_lake(self._buffer.freeze(), number)
+        self.wal.remove_through(self.lake.mark)
+        if self.wal.report.entries:
+            log.info(
+                "wal: replayed %d requests, %d rows in %.1f s",
+                self.wal.report.entries,
+                self.counters.replayed_rows,
+                time.monotonic() - started,
+            )
+
+    def _replay_entry(self, entry: Entry) -> None:
+        try:
+            body = inflate(entry.body, "", self.options.max_inflated_bytes)
+            keyed = self._reserve(entry.database, _decode(entry.kind, body, entry.received_us))
+        except Exception:  # an entry that cannot be read must not keep the rest from the user
+            self.counters.replay_errors += 1
+            log.exception("wal: an entry of %d bytes could not be replayed", len(entry.body))
+            return
+        for key, batch in keyed:
+            self._buffer.add(key, batch, entry.received_us)
+            self.counters.replayed_rows += batch.rows
+
+
+def _rename(batch: Batch, renames: dict[str, str]) -> None:
+    if renames:
+        batch.columns = {renames.get(name, name): column for name, column in batch.columns.items()}
+
+
+def _decode(kind: int, body: bytes, received_us: int) -> list[Batch]:
+    return _DECODERS[kind](body, received_us)
+
+
+_DECODERS: dict[int, Callable[[bytes, int], list[Batch]]] = {MSGPACK: decode_msgpack}
+
+
+def _info(schema: TableSchema, stored: dict[tuple[str, str], Stored], buffered_rows: int) -> MeasurementInfo:
+    files = stored.get((schema.database, schema.measurement), Stored(0, 0, 0))
+    return MeasurementInfo(
+        database=schema.database,
+        measurement=schema.measurement,
+        file_count=files.file_count,
+        total_size_bytes=files.size_bytes,
+        columns=list(schema.names_and_types()),
+        buffered_rows=buffered_rows,
+        rows=files.rows + buffered_rows,
+    )
+
+
+class _Flusher(PeriodicLoop):
+    """Flushes what is old or much; after a failure it waits longer each time, and nothing is dropped."""
+
+    name = "flusher"
+
+    def __init__(self, store: MetricStore) -> None:
+        super().__init__(_CHECK_INTERVAL_S)
+        self._store = store
+        self._failures = 0
+        self._not_before_s = 0.0
+
+    def step(self, now_us: int) -> int:
+        if time.monotonic() < self._not_before_s or not self._store.flush_is_due(now_us):
+            return 0
+        try:
+            rows = self._store.flush()
+        except Exception:
+            self._not_before_s = time.monotonic() + _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+            self._failures += 1
+            raise
+        self._failures = 0
+        return rows
