@@ -14,6 +14,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from arc import __version__, datadir, logs
 from arc.access.tokens import LastUsedWriter, TokenStore
 from arc.db.engine import open_database
@@ -22,6 +24,7 @@ from arc.errors import ArcError, ConfigError
 if TYPE_CHECKING:
     from arc.config import Config
     from arc.loop import PeriodicLoop
+    from arc.metrics.query import QueryOptions
     from arc.metrics.store import StoreOptions
     from arc.web.server import ArcServer
 
@@ -56,6 +59,7 @@ class Arc:
         self._make_first_token()  # when the port is ours, so that a failed start shows no secret
         self._start_loop(LastUsedWriter(self.tokens))
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
+        self.queries.start()
         self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
         self._opening.start()
         self._parts.callback(self._await_opening)
@@ -87,7 +91,8 @@ class Arc:
 
         self.store = MetricStore(self.data_dir, _store_options(self.config))
         parts.callback(self.store.close)
-        self.queries = QueryEngine(self.store)
+        self.queries = QueryEngine(self.store, _query_options(self.config))
+        parts.callback(self.queries.stop)
 
     def _open(self) -> None:
         try:
@@ -146,6 +151,7 @@ def _store_options(config: Config) -> StoreOptions:
     from arc.metrics.store import StoreOptions
 
     wal, ingest, query = (config.section(name) for name in ("wal", "ingest", "query"))
+    memory = query["memory_limit"] or psutil.virtual_memory().total // 2
     return StoreOptions(
         wal_sync=wal["sync"] if wal["enabled"] else "off",
         wal_sync_interval_ms=wal["sync_interval_ms"],
@@ -155,8 +161,22 @@ def _store_options(config: Config) -> StoreOptions:
         buffer_bytes=ingest["buffer_size"],
         max_inflated_bytes=config.get("server", "max_inflated_size"),
         compression=ingest["compression"],
-        memory_limit=str(query["memory_limit"] or ""),
+        memory_limit=f"{memory // 1024}KiB",
         threads=query["threads"],
+    )
+
+
+def _query_options(config: Config) -> QueryOptions:
+    from arc.metrics.query import QueryOptions
+
+    query = config.section("query")
+    return QueryOptions(
+        concurrency=query["concurrency"],
+        queue=query["queue"],
+        timeout_s=query["timeout_s"],
+        max_sql_length=query["max_sql_length"],
+        slow_ms=query["slow_query_threshold_ms"],
+        default_database=config.get("storage", "database"),
     )
 
 
