@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROUNDS = int(os.environ.get("ARC_CRASH_ROUNDS", "5"))
 WRITERS = 8
-TABLES = ("left", "right")
+TABLES = ("as_columns", "as_rows")
 BROKEN = (OSError, http.client.HTTPException)  # how a killed server looks to its clients
 
 
@@ -53,9 +53,9 @@ def payload(request: int, rows: int) -> list[dict[str, Any]]:
     """The rows of one request: columnar for one table, a batch of rows for the other."""
     now_us = time.time_ns() // 1_000
     columns = {"time": [now_us + row for row in range(rows)], "request": [request] * rows, "row": list(range(rows))}
-    items: list[dict[str, Any]] = [{"m": "left", "columns": columns}]
+    items: list[dict[str, Any]] = [{"m": "as_columns", "columns": columns}]
     for row in range(rows):
-        items.append({"m": "right", "t": now_us + row, "h": None, "fields": {"request": request, "row": row}})
+        items.append({"m": "as_rows", "t": now_us + row, "h": None, "fields": {"request": request, "row": row}})
     return items
 
 
@@ -125,10 +125,10 @@ def check(server: ArcServer, ledger: Ledger) -> None:
         for request, rows, different in stored(server, table):
             assert rows == different, f"request {request} has rows twice in {table}"
             found[table][request] = rows
-    assert found["left"] == found["right"], "a request is in one table and not (all) in the other"
-    partial = {request: rows for request, rows in found["left"].items() if rows != ledger.rows[request]}
+    assert found["as_columns"] == found["as_rows"], "a request is in one table and not (all) in the other"
+    partial = {request: rows for request, rows in found["as_columns"].items() if rows != ledger.rows[request]}
     assert not partial, f"requests stored in part: {partial}"
-    assert ledger.acknowledged <= found["left"].keys(), (
+    assert ledger.acknowledged <= found["as_columns"].keys(), (
         f"acknowledged and lost: {sorted(ledger.acknowledged - found['left'].keys())}"
     )
 
