@@ -24,11 +24,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Response, current_app, request, send_file
+from flask import Response, current_app, request
 from pydantic import BaseModel
 
 from arc.errors import NotFound
 from arc.web.auth import PUBLIC
+from arc.web.compression import compress
 from arc.web.openapi30 import downgrade
 from arc.web.surface import Error, Surface
 
@@ -136,7 +137,10 @@ def page_asset(path: AssetPath) -> Response:
     """What the two pages are made of."""
     if path.name not in ASSETS:
         raise NotFound(f"no file {path.name!r}")
-    return send_file(str(ASSETS[path.name]), max_age=3600)
+    mimetype = "text/css" if path.name.endswith(".css") else "text/javascript"
+    answer = Response(ASSETS[path.name].read_bytes(), mimetype=mimetype)
+    answer.cache_control.max_age = 3600
+    return compress(answer)
 
 
 def document(app: OpenAPI) -> bytes:

@@ -19,7 +19,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import RequestEntityTooLarge
+from waitress.utilities import RequestEntityTooLarge, build_http_date
 
 from arc.loop import pin, unpin
 from arc.web.application import SECURITY_HEADERS, sane_request_id
@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 10_000
 RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third of its time
-OUT_BUFFER_BYTES = 16 * 2**20  # an answer up to here waits in memory for a slow reader, beyond it in a file
+OUT_BUFFER_BYTES = 16 * 2**20  # of an answer that wait for a slow reader; then its thread waits too
+PIECE_BYTES = 2**20  # of an answer that are handed to the socket at a time
 IDLE_S = 120  # connections without a request are closed after this
 DISCARD_FACTOR = 10  # how many times the limit of an oversized body is read and dropped before the line is cut
 
@@ -62,23 +63,11 @@ class ArcServer:
         self._stopping = False
         self._idle = threading.Event()  # set while run() is not at work
         self._idle.set()
-        create_server(
-            app,
-            map=self._map,
-            _dispatcher=self._dispatcher,
-            listen=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-            ident="Arc",
-            asyncore_use_poll=True,  # select() ends at descriptor 1,024
-            connection_limit=_connection_limit(),
-            channel_timeout=IDLE_S,
-            channel_request_lookahead=1,  # keeps reading while a request runs, so that a hang-up is noticed
-            recv_bytes=RECV_BYTES,
-            inbuf_overflow=max_body_bytes + 1,  # above it a body goes through a temporary file
-            outbuf_overflow=OUT_BUFFER_BYTES,
-            outbuf_high_watermark=OUT_BUFFER_BYTES,
-            max_request_body_size=max_body_bytes + 1,  # Waitress refuses what reaches its limit, we what is above ours
-            expose_tracebacks=False,
-        )
+        try:
+            self._listen(app, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", max_body_bytes)
+        except BaseException:
+            wasyncore.close_all(self._map)
+            raise
         self._listeners = [found for found in self._map.values() if isinstance(found, BaseWSGIServer)]
         for listener in self._listeners:
             listener.channel_class = _Channel
@@ -117,6 +106,25 @@ class ArcServer:
         self._dispatcher.join()
         wasyncore.close_all(self._map)
 
+    def _listen(self, app: WSGIApplication, address: str, max_body_bytes: int) -> None:
+        create_server(
+            app,
+            map=self._map,
+            _dispatcher=self._dispatcher,
+            listen=address,
+            ident="Arc",
+            asyncore_use_poll=True,  # select() ends at descriptor 1,024
+            connection_limit=_connection_limit(),
+            channel_timeout=IDLE_S,
+            channel_request_lookahead=1,  # keeps reading while a request runs, so that a hang-up is noticed
+            recv_bytes=RECV_BYTES,
+            inbuf_overflow=max_body_bytes + 1,  # above it a body goes through a temporary file
+            outbuf_overflow=OUT_BUFFER_BYTES + PIECE_BYTES,  # likewise an answer
+            outbuf_high_watermark=OUT_BUFFER_BYTES,
+            max_request_body_size=max_body_bytes + 1,  # Waitress refuses what reaches its limit, we what is above ours
+            expose_tracebacks=False,
+        )
+
     def _poll(self) -> None:
         wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
 
@@ -144,16 +152,41 @@ class ArcServer:
 
 
 class _Task(WSGITask):
-    """Keeps the connection where the end of an answer is known without a Content-Length.
+    """One request of the application."""
 
-    Waitress closes it after every answer that has none, so also after 204, which every write gets.
-    """
+    def write(self, data: bytes) -> None:
+        """In pieces, so that a large answer waits for its reader instead of being copied whole into the buffer."""
+        for start in range(0, len(data) or 1, PIECE_BYTES):
+            super().write(data[start : start + PIECE_BYTES])
 
-    def set_close_on_finish(self) -> None:
-        delimited = self.version == "1.1" and self.request.command != "HEAD"
-        delimited = delimited and (self.chunked_response or not self.has_body)
-        if not delimited or self.request.headers.get("CONNECTION", "").lower() == "close":
-            super().set_close_on_finish()
+    def build_response_header(self) -> bytes:
+        """Status line and headers; decides whether the connection stays open.
+
+        Waitress' own closes it after every answer without a Content-Length, so also after 204, which every write
+        gets, and it spends more on the spelling and order of headers than a small write costs otherwise.
+        """
+        ends_known = not self.has_body
+        lines = [f"HTTP/{self.version} {self.status}"]
+        for name, value in self.response_headers:
+            if name == "Content-Length":
+                if not self.has_body:
+                    continue  # RFC 9110: not with 204
+                ends_known = True
+            lines.append(f"{name}: {value}")
+        if not ends_known and self.content_length is not None:
+            lines.append(f"Content-Length: {self.content_length}")
+            ends_known = True
+        if not ends_known and self.version == "1.1" and self.request.command != "HEAD":
+            lines.append("Transfer-Encoding: chunked")
+            ends_known = self.chunked_response = True
+        wish = self.request.headers.get("CONNECTION", "").lower()
+        if not ends_known or wish == "close" or (self.version == "1.0" and wish != "keep-alive"):
+            self.close_on_finish = True
+            lines.append("Connection: close")
+        elif self.version == "1.0":
+            lines.append("Connection: Keep-Alive")
+        lines += [f"Server: {self.channel.server.adj.ident}", f"Date: {build_http_date(self.start_time)}", "", ""]
+        return "\r\n".join(lines).encode("latin-1")
 
 
 class _ErrorTask(ErrorTask):

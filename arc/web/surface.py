@@ -158,10 +158,10 @@ def _responses(path: str, needs: str, answers: Mapping[int, Answer], errors: Ite
 
 
 def _extensions(needs: str, body: dict[str, Any] | None, sample: samples.Samples) -> dict[str, Any]:
-    found: dict[str, Any] = {"x-codeSamples": [{"lang": lang, "source": source} for lang, source in sample.items()]}
     # An empty list takes back what the whole document demands.
-    found.update({"security": []} if needs == PUBLIC else {"x-permission": needs})
-    return found | ({"requestBody": {"content": body, "required": True}} if body else {})
+    access: dict[str, Any] = {"security": []} if needs == PUBLIC else {"x-permission": needs}
+    content = {"requestBody": {"content": body, "required": True}} if body else {}
+    return access | content | {"x-codeSamples": [{"lang": lang, "source": text} for lang, text in sample.items()]}
 
 
 def _error(description: str) -> dict[str, Any]:

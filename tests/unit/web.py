@@ -1,0 +1,86 @@
+"""A web application over real tokens and fake metrics, for the tests of arc/web."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from arc import config
+from arc.access.tokens import TokenStore
+from arc.db.engine import open_database
+from arc.web.application import create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from flask.testing import FlaskClient
+
+    from arc.db.engine import Database
+
+SECRET = "admin-secret-of-the-unit-tests-0123456789"
+ADMIN = {"Authorization": f"Bearer {SECRET}"}
+
+
+@dataclass
+class FakeStore:
+    is_ready: bool = True
+    fails_with: Exception | None = None
+    writes: list[tuple[bytes, str, str]] = field(default_factory=list)
+
+    def write_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> int:
+        if self.fails_with:
+            raise self.fails_with
+        self.writes.append((body, database, announced_encoding))
+        return 1
+
+
+@dataclass
+class FakeResult:
+    id: str = "q-1"
+    table: pa.Table = field(default_factory=lambda: pa.table({"n": [1, 2]}))
+    types: list[str] = field(default_factory=lambda: ["BIGINT"])
+    execution_ms: float = 1.5
+    wait_ms: float = 0.25
+
+
+@dataclass
+class FakeQueries:
+    result: FakeResult = field(default_factory=FakeResult)
+    fails_with: Exception | None = None
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, sql: str, *, database: str, is_gone: Callable[[], bool] | None) -> FakeResult:
+        self.asked.append({"sql": sql, "database": database, "is_gone": is_gone})
+        if self.fails_with:
+            raise self.fails_with
+        return self.result
+
+
+class WebApp:
+    """`web.client` sends requests, `with` closes it; options are flags as `**{"server.cors_enabled": "true"}`."""
+
+    def __init__(self, data_dir: Path, **options: str) -> None:
+        self.db: Database = open_database(data_dir)
+        self.tokens = TokenStore(self.db)
+        self.tokens.bootstrap(SECRET)
+        self.store = FakeStore()
+        self.queries = FakeQueries()
+        self.app = create_app(config.load(None, {}, options), self.tokens, self.store, self.queries)  # type: ignore[arg-type]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.db.close()
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def token(self, *permissions: str) -> dict[str, str]:
+        """Headers of a new token that may do just this."""
+        _, secret = self.tokens.create("only-" + "-".join(permissions), permissions=permissions)
+        return {"Authorization": f"Bearer {secret}"}
