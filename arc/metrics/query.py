@@ -1,0 +1,406 @@
+"""SQL over the metrics: one statement in, one Arrow table or a stream of batches out.
+
+    run | stream -> Guard.check -> slot -> MetricStore.views (lake and buffer as of one instant)
+                 -> each measurement becomes (lake at that version UNION ALL buffered rows) -> DuckDB -> Arrow
+
+A cursor of its own per query, at most `concurrency` at once; others wait in a bounded queue. One watchdog thread
+interrupts what is over its time, cancelled, or whose client went away; it sleeps while nothing runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+import uuid
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import duckdb
+import pyarrow as pa
+
+from arc import clock
+from arc.errors import ArcError, Cancelled, Invalid, TimedOut, Unavailable
+from arc.metrics.explain import without_internals
+from arc.metrics.guard import Guard, Listing, Plan
+from arc.metrics.lake import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from arc.metrics.store import MeasurementInfo, TableView
+
+log = logging.getLogger(__name__)
+
+_BATCH_ROWS = 100_000
+_POLL_S = 0.1  # how late a time limit or a vanished client may be noticed
+_USER_ERRORS = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.OutOfMemoryException)
+_USER_ERROR_TEXT = re.compile(
+    r"(Binder|Catalog|Conversion|Invalid Input|Invalid Type|Mismatch Type|Not implemented|Out of Memory|Out of Range"
+    r"|Parser|Syntax|Sequence|Divide by Zero|Decimal) Error"
+)
+
+
+class Store(Protocol):
+    """What queries need of the MetricStore."""
+
+    def cursor(self) -> duckdb.DuckDBPyConnection: ...
+    def views(self, wanted: Iterable[tuple[str, str]], /) -> list[TableView | None]: ...
+    def databases(self) -> list[str]: ...
+    def measurements(self, database: str | None = None, /) -> list[MeasurementInfo]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """See [query] in arc.conf.example. wait_s: longest wait for a slot, as a waiting query holds a request thread."""
+
+    concurrency: int = 4
+    queue: int = 100
+    wait_s: float = 10.0
+    timeout_s: float = 300.0
+    max_sql_length: int = 10_000
+    max_result_bytes: int = 1 << 30
+    slow_ms: float = 0.0
+    default_database: str = "default"
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """types: DuckDB type names, one per column of the table."""
+
+    id: str
+    table: pa.Table
+    types: list[str]
+    execution_ms: float
+    wait_ms: float
+
+
+@dataclass
+class ActiveQuery:
+    """A query that waits or runs. deadline_s: time.monotonic(); verdict: why it is being stopped."""
+
+    id: str
+    sql: str
+    database: str
+    started_us: int
+    timeout_s: float
+    deadline_s: float
+    is_gone: Callable[[], bool] | None = None
+    cursor: duckdb.DuckDBPyConnection | None = None
+    verdict: ArcError | None = None
+    wait_ms: float = 0.0
+
+    def judge(self) -> ArcError | None:
+        """Why the query has to end; None while it may go on."""
+        if self.verdict is None:
+            if time.monotonic() > self.deadline_s:
+                self.verdict = TimedOut(f"Query timed out after {self.timeout_s:g} seconds")
+            elif self.is_gone is not None and self.is_gone():
+                self.verdict = Cancelled("Query cancelled: the client went away")
+        return self.verdict
+
+
+@dataclass
+class QueryStream:
+    """Batches of a running query. It holds its slot until it is exhausted or closed."""
+
+    id: str
+    types: list[str]
+    schema: pa.Schema
+    _batches: Iterable[pa.RecordBatch]
+    _stack: ExitStack
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        with self._stack:  # an error on the way passes through it and comes out in our terms
+            yield from self._batches
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@dataclass
+class _Opened:
+    """A statement DuckDB has begun to execute."""
+
+    query: ActiveQuery
+    types: list[str]
+    schema: pa.Schema
+    batches: Iterable[pa.RecordBatch] = field(default_factory=list)
+
+
+class QueryEngine:
+    """Runs user SQL on the store, read-only. Any thread may call it."""
+
+    def __init__(self, store: Store, options: QueryOptions | None = None) -> None:
+        self.options = options or QueryOptions()
+        self._store = store
+        self._guard: Guard | None = None
+        self._slots = threading.Semaphore(self.options.concurrency)
+        self._lock = threading.Condition()  # guards what follows; the watchdog waits on it
+        self._active: dict[str, ActiveQuery] = {}
+        self._waiting = 0
+        self._watchdog: threading.Thread | None = None
+        self._is_stopped = False
+
+    def run(
+        self,
+        sql: str,
+        *,
+        database: str = "default",
+        is_gone: Callable[[], bool] | None = None,
+        timeout_s: float | None = None,
+    ) -> QueryResult:
+        """The whole result of one statement. `database`: where unqualified names live.
+
+        is_gone: asked now and then whether the client went away.
+        Raises Invalid, TimedOut, Cancelled, Unavailable.
+        """
+        started_s = time.perf_counter()
+        with self._opened(sql, database, is_gone, timeout_s) as opened:
+            table = _collect(opened, self.options.max_result_bytes)
+        total_ms = (time.perf_counter() - started_s) * 1000
+        wait_ms = opened.query.wait_ms
+        return QueryResult(opened.query.id, table, opened.types, round(total_ms - wait_ms, 3), round(wait_ms, 3))
+
+    def stream(
+        self,
+        sql: str,
+        *,
+        database: str = "default",
+        is_gone: Callable[[], bool] | None = None,
+        timeout_s: float | None = None,
+    ) -> QueryStream:
+        """The result of one statement batch by batch, in constant memory. Close the stream, or read it to its end."""
+        with ExitStack() as stack:
+            opened = stack.enter_context(self._opened(sql, database, is_gone, timeout_s))
+            return QueryStream(opened.query.id, opened.types, opened.schema, opened.batches, stack.pop_all())
+
+    def active(self) -> list[ActiveQuery]:
+        """Queries that wait or run, oldest first."""
+        with self._lock:
+            return list(self._active.values())
+
+    def cancel(self, query_id: str) -> bool:
+        """Stop a query; False when it is not there (any more)."""
+        with self._lock:
+            query = self._active.get(query_id)
+        if query is None:
+            return False
+        query.verdict = query.verdict or Cancelled("Query cancelled")
+        _interrupt(query)
+        return True
+
+    def start(self) -> None:
+        """Let the watchdog wait for queries."""
+        self._watchdog = threading.Thread(target=self._watch, name="query-watchdog", daemon=True)
+        self._watchdog.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Cancel what runs, take no more; may be called twice."""
+        with self._lock:
+            self._is_stopped = True
+            for query in self._active.values():
+                query.verdict = query.verdict or Unavailable("the server is stopping")
+            self._lock.notify_all()
+        if self._watchdog is not None:
+            self._watchdog.join(timeout_s)
+        if self._guard is not None:
+            self._guard.close()
+
+    @contextmanager
+    def _opened(
+        self, sql: str, database: str, is_gone: Callable[[], bool] | None, timeout_s: float | None
+    ) -> Iterator[_Opened]:
+        """A checked statement under execution; errors of the body come out as ours."""
+        plan = self._checked(sql, database)
+        timeout_s = timeout_s or self.options.timeout_s
+        query = ActiveQuery(
+            str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, time.monotonic() + timeout_s, is_gone
+        )
+        with self._registered(query), self._slot(query), self._cursor(query) as cursor:
+            buffers: list[str] = []
+            try:
+                yield self._begin(query, plan, cursor, buffers)
+            except (duckdb.Error, OSError, pa.ArrowException) as exc:
+                raise _translated(exc, query, buffers) from exc
+        self._note_if_slow(query, plan)
+
+    def _checked(self, sql: str, database: str) -> Plan:
+        if self._guard is None:
+            with self._lock:
+                self._guard = self._guard or Guard(self._store.cursor(), self.options.max_sql_length)
+        return self._guard.check(sql, database)
+
+    def _begin(self, query: ActiveQuery, plan: Plan, cursor: duckdb.DuckDBPyConnection, buffers: list[str]) -> _Opened:
+        """Start the statement on the data of this instant; fills `buffers` with the names it gave them."""
+        if plan.listing is not None:
+            return _all_at_once(query, self._list(plan.listing))
+        views = self._store.views(plan.tables)
+        for (name, measurement), view in zip(plan.tables, views, strict=True):
+            if view is None:
+                if len(views) == 1:
+                    return _all_at_once(query, pa.table({}))
+                raise Invalid(f"Measurement '{name}.{measurement}' does not exist")
+        sources = [_source(view, cursor, buffers) for view in views if view is not None]
+        statement = plan.fill(sources)
+        cursor.execute(statement)
+        types = [str(column[1]) for column in cursor.description]
+        reader = cursor.to_arrow_reader(_BATCH_ROWS)
+        if plan.explain:
+            return _all_at_once(query, without_internals(reader.read_all(), statement, query.sql, buffers))
+        return _Opened(query, types, reader.schema, reader)
+
+    def _list(self, listing: Listing) -> pa.Table:
+        if listing.kind == "databases":
+            names = sorted({self.options.default_database, *self._store.databases()})
+            return pa.table({"database": pa.array(names, pa.string())})
+        infos = self._store.measurements(listing.database)
+        return pa.table(
+            {
+                "database": pa.array([info.database for info in infos], pa.string()),
+                "table_name": pa.array([info.measurement for info in infos], pa.string()),
+                "storage_path": pa.array([f"{info.database}/{info.measurement}" for info in infos], pa.string()),
+                "file_count": pa.array([info.file_count for info in infos], pa.int64()),
+                "total_size_mb": pa.array([round(info.total_size_bytes / 2**20, 3) for info in infos], pa.float64()),
+            }
+        )
+
+    @contextmanager
+    def _registered(self, query: ActiveQuery) -> Iterator[None]:
+        with self._lock:
+            if self._is_stopped:
+                raise Unavailable("the server is stopping")
+            if not self._active:
+                self._lock.notify_all()
+            self._active[query.id] = query
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._active[query.id]
+
+    @contextmanager
+    def _slot(self, query: ActiveQuery) -> Iterator[None]:
+        """One of the places at which queries run; waits for it."""
+        if not self._slots.acquire(blocking=False):
+            self._wait_for_slot(query)
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    def _wait_for_slot(self, query: ActiveQuery) -> None:
+        started_s = time.monotonic()
+        with self._lock:
+            if self._waiting >= self.options.queue:
+                raise Unavailable("Query queue full - system under heavy load", retry_after_s=5)
+            self._waiting += 1
+        try:
+            while not self._slots.acquire(timeout=_POLL_S):
+                verdict = query.judge()
+                if verdict is not None:
+                    raise verdict
+                if time.monotonic() - started_s > self.options.wait_s:
+                    raise Unavailable("Query queue full - system under heavy load", retry_after_s=5)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+        query.wait_ms = (time.monotonic() - started_s) * 1000
+
+    @contextmanager
+    def _cursor(self, query: ActiveQuery) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._store.cursor()
+        query.cursor = cursor
+        try:
+            yield cursor
+        finally:
+            query.cursor = None
+            cursor.close()
+
+    def _watch(self) -> None:
+        """Body of the watchdog. It interrupts again and again: an interrupt between two statements is lost."""
+        while True:
+            with self._lock:
+                if self._is_stopped and not self._active:
+                    return
+                self._lock.wait(_POLL_S if self._active else None)
+                queries = list(self._active.values())
+            for query in queries:
+                if query.judge() is not None:
+                    _interrupt(query)
+
+    def _note_if_slow(self, query: ActiveQuery, plan: Plan) -> None:
+        took_ms = (clock.now_us() - query.started_us) / 1000
+        if 0 < self.options.slow_ms < took_ms:
+            tables = ", ".join(".".join(table) for table in plan.tables)
+            log.warning("query %s of %s took %.0f ms", query.id, tables or "no measurement", took_ms)
+
+
+def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[str]) -> str:
+    """The sub-query that stands for a measurement: its rows in the lake and those in the buffer."""
+    halves = []
+    if view.lake_version is not None:
+        table = f"lake.{quoted(view.database)}.{quoted(view.measurement)} AT (VERSION => {view.lake_version})"
+        halves.append(_selection(view, view.lake_columns, table))
+    if view.buffered is not None or not halves:
+        rows = view.buffered if view.buffered is not None else pa.table({})
+        name = f"arc_rows_{secrets.token_hex(8)}"  # not to be guessed, or a CTE could take its place
+        cursor.register(name, rows if rows.num_columns else pa.table({"time": pa.array([], pa.int64())}))
+        buffers.append(name)
+        halves.append(_selection(view, frozenset(rows.column_names), name))
+    return f"({' UNION ALL '.join(halves)})"
+
+
+def _selection(view: TableView, present: frozenset[str], table: str) -> str:
+    """SELECT of all columns in their order; one that is not there, or has no type yet, is null."""
+    columns = []
+    for name, kind in view.columns:
+        if kind == "NULL":
+            columns.append(f"CAST(NULL AS VARCHAR) AS {quoted(name)}")
+        elif name in present:
+            columns.append(quoted(name))
+        else:
+            columns.append(f"CAST(NULL AS {kind}) AS {quoted(name)}")
+    return f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - names are quoted
+
+
+def _all_at_once(query: ActiveQuery, table: pa.Table) -> _Opened:
+    """A result that is there already: listings, plans, nothing at all."""
+    types = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE"}
+    return _Opened(query, [types[kind] for kind in table.schema.types], table.schema, table.to_batches())
+
+
+def _collect(opened: _Opened, limit_bytes: int) -> pa.Table:
+    batches, size = [], 0
+    for batch in opened.batches:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > limit_bytes:
+            raise Invalid(f"Result is larger than {limit_bytes >> 20} MB; use LIMIT, or stream it")
+    return pa.Table.from_batches(batches, opened.schema)
+
+
+def _interrupt(query: ActiveQuery) -> None:
+    cursor = query.cursor
+    if cursor is not None:
+        try:
+            cursor.interrupt()
+        except duckdb.Error:  # closed in this moment: the query is over
+            pass
+
+
+def _translated(exc: Exception, query: ActiveQuery, buffers: list[str]) -> Exception:
+    """An error of the engine in our terms; what no statement can cause stays as it is, a defect."""
+    if query.verdict is not None:
+        return query.verdict
+    text = str(exc)
+    if not isinstance(exc, _USER_ERRORS) and not _USER_ERROR_TEXT.match(text):
+        return exc
+    # From "LINE 1:" on it shows the statement as rewritten, which the user never wrote.
+    text = text.partition("\n\nLINE ")[0].strip()
+    for name in buffers:
+        text = text.replace(name, "buffer")
+    return Invalid(text)
