@@ -100,7 +100,7 @@ class Arc:
         except Exception as error:
             log.exception("metrics cannot be opened; the server stops")
             self._failure = error
-            os.kill(os.getpid(), signal.SIGTERM)
+            self._server.stop()
 
     def _await_opening(self) -> None:
         """A stop during a long replay does not wait for it: the next start replays again, exactly once."""
