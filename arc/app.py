@@ -105,7 +105,7 @@ class Arc:
     def _await_opening(self) -> None:
         """A stop during a long replay does not wait for it: the next start replays again, exactly once."""
         self._opening.join(self.config.get("server", "shutdown_timeout_s"))
-        if self._opening.is_alive():
+        if self._opening.is_alive() and not self._failure:
             log.warning("stopped before the WAL was replayed; the next start does it")
             os._exit(0)  # its thread cannot be ended, and nothing else is open
 
