@@ -17,41 +17,45 @@ if TYPE_CHECKING:
     from tests.integration.server import ArcServer, Connection
 
 PROBES = int(os.environ.get("ARC_VISIBILITY_PROBES", "10000"))
-PER_TABLE = 500  # probes into one measurement: without compaction its small files would slow the queries down
+LANES = 2  # pairs of a writer and a reader that probe at the same time, each in measurements of its own
+PER_TABLE = 250  # probes into one measurement: without compaction its small files would slow the queries down
 NOISE_ROWS = 200
-FLUSH_EVERY_S = 0.05
-
-
-def noise(table: str) -> dict[str, object]:
-    """Rows of another writer in the measurement that is probed."""
-    return {"m": table, "columns": {"n": [-1] * NOISE_ROWS, "value": [0.5] * NOISE_ROWS}}
+FLUSH_EVERY_S = 0.25
 
 
 class Disturber:
-    """Another writer and a caller of flush, at work while the probes run."""
+    """Another writer into the probed measurements and a caller of flush, at work while the probes run."""
 
     def __init__(self, server: ArcServer) -> None:
         self._server = server
         self._stop = threading.Event()
-        self.table = "seen_0"
+        self.tables = {lane: f"seen_{lane}_0" for lane in range(LANES)}  # what each lane probes now
         self.flushes = 0
-
-    def run(self) -> None:
-        with self._server.connect() as connection:
-            while not self._stop.wait(FLUSH_EVERY_S):
-                connection.store(noise(self.table))
-                connection.flush()
-                self.flushes += 1
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self.run)
+            work = pool.submit(self._run)
             try:
                 yield
             finally:
                 self._stop.set()
             work.result()
+
+    def _run(self) -> None:
+        with self._server.connect() as connection:
+            while not self._stop.wait(FLUSH_EVERY_S):
+                noise = {"n": [-1] * NOISE_ROWS, "value": [0.5] * NOISE_ROWS}
+                connection.store([{"m": table, "columns": noise} for table in self.tables.values()])
+                connection.flush()
+                self.flushes += 1
+
+
+def probe_lane(server: ArcServer, disturber: Disturber, lane: int) -> None:
+    with server.connect() as writer, server.connect() as reader:
+        for number in range(PROBES // LANES):
+            table = disturber.tables[lane] = f"seen_{lane}_{number // PER_TABLE}"
+            probe(writer, reader, table, number)
 
 
 def probe(writer: Connection, reader: Connection, table: str, number: int) -> None:
@@ -60,13 +64,13 @@ def probe(writer: Connection, reader: Connection, table: str, number: int) -> No
 
     rows = reader.query(f"SELECT count(*), count(*) FILTER (n = {number}) FROM {table} WHERE n >= 0")
 
-    assert rows == [[number % PER_TABLE + 1, 1]], f"probe {number}"
+    assert rows == [[number % PER_TABLE + 1, 1]], f"probe {number} of {table}"
 
 
 def test_row_is_visible_directly_after_its_204(server: ArcServer) -> None:
     disturber = Disturber(server)
-    with server.connect() as writer, server.connect() as reader, disturber.at_work():
-        for number in range(PROBES):
-            disturber.table = f"seen_{number // PER_TABLE}"
-            probe(writer, reader, disturber.table, number)
+    with disturber.at_work(), ThreadPoolExecutor(LANES) as pool:
+        lanes = [pool.submit(probe_lane, server, disturber, lane) for lane in range(LANES)]
+        for lane in lanes:
+            lane.result()
     assert disturber.flushes >= PROBES // 500
