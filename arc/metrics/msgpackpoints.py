@@ -70,6 +70,9 @@ def _unpack(body: bytes) -> list[Any]:
     objects = []
     try:
         while unpacker.tell() < len(body):
+            if objects and body[unpacker.tell()] == 0:
+                _check_padding(body[unpacker.tell() :])
+                break
             objects.append(unpacker.unpack())
     except msgpack.OutOfData:
         raise Invalid("Invalid MessagePack payload: the body ends inside an object") from None
@@ -77,6 +80,12 @@ def _unpack(body: bytes) -> list[Any]:
         reason = str(exc) or type(exc).__name__
         raise Invalid(f"Invalid MessagePack payload: {reason}") from None
     return objects
+
+
+def _check_padding(rest: bytes) -> None:
+    """Zeros may follow the last object: axios sends all of the buffer behind the view that encode() returns."""
+    if rest.strip(b"\0"):
+        raise ValueError("zero bytes between two objects")
 
 
 class _Walker:
