@@ -20,6 +20,7 @@ import duckdb
 
 from bench import bodies
 from bench.harness import fresh_server, machine, note, report, usage
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -1,0 +1,39 @@
+"""The benchmarks run and count right; how fast is no matter of a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines_of(module: str, *arguments: str) -> list[dict[str, Any]]:
+    """The JSON lines a benchmark printed."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_ingest_counts_what_it_wrote(tmp_path: Path) -> None:
+    machine, case = lines_of("bench.ingest", "--case", "columnar-1000", "--seconds", "0.5", "--data", str(tmp_path))
+
+    assert machine["cores"] >= 1
+    assert case["case"] == "columnar-1000"
+    assert case["rows"] > 0
+    assert case["exact"] is True
+    assert case["errors"] == []
+
+
+def test_query_compares_with_plain_duckdb(tmp_path: Path) -> None:
+    arguments = ("--case", "count", "--rows", "20000", "--runs", "5", "--data", str(tmp_path))
+
+    _, case = lines_of("bench.query", *arguments)
+
+    assert case["case"] == "count"
+    assert case["files"] == 1
+    assert case["http_ms"] > 0
