@@ -67,7 +67,7 @@ def _unpack(body: bytes) -> list[Any]:
         raw=False, strict_map_key=False, unicode_errors="replace", timestamp=0, max_buffer_size=max(len(body), 1)
     )
     unpacker.feed(body)
-    objects = []
+    objects: list[Any] = []
     try:
         while unpacker.tell() < len(body):
             if objects and body[unpacker.tell()] == 0:
