@@ -41,7 +41,7 @@ Metrics in over HTTP, SQL out. Send a token with every request, as `Authorizatio
 `x-api-key: <token>`; the first start of the server prints one. Errors have one shape, whatever the route.
 """
 SECURITY_SCHEMES: dict[str, Any] = {
-    "bearerAuth": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer <token>"},
+    "bearerAuth": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <token>`"},
     "apiKeyAuth": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 # Both pages style themselves inline, ReDoc searches in a worker; nothing may come from another host.
@@ -56,6 +56,8 @@ ASSETS = {
     "swagger-ui-bundle.js": _SWAGGER / "js" / "swagger-ui-bundle.js",
     "redoc.js": _REDOC / "js" / "redoc.standalone.js",
 }
+# ReDoc would fetch its maker's logo from a CDN; an image that cannot be loaded it leaves out.
+_REDOC_LOGO = (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
 _SWAGGER_PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -138,7 +140,7 @@ def page_asset(path: AssetPath) -> Response:
     if path.name not in ASSETS:
         raise NotFound(f"no file {path.name!r}")
     mimetype = "text/css" if path.name.endswith(".css") else "text/javascript"
-    answer = Response(ASSETS[path.name].read_bytes(), mimetype=mimetype)
+    answer = Response(ASSETS[path.name].read_bytes().replace(*_REDOC_LOGO), mimetype=mimetype)
     answer.cache_control.max_age = 3600
     return compress(answer)
 

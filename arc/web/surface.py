@@ -6,6 +6,7 @@ The recipe for a new route stands in arc/web/documentation.py.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from arc.web import samples
-from arc.web.auth import PUBLIC
+from arc.web.auth import ANY, PUBLIC
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -41,7 +42,7 @@ ERRORS = {
     401: "No token, or one that is unknown, expired or revoked",
     403: "The token does not allow this",
     404: "Unknown",
-    408: "Time-out; on `/api/v1` it is 504",
+    408: "Time-out",
     409: "The state of things does not allow this now",
     413: "The body is too large",
     503: "Overloaded, out of space or not ready; try again after `Retry-After` seconds",
@@ -116,11 +117,13 @@ class Surface(APIBlueprint):
                 route(
                     path,
                     operation_id=function.__name__ + ("" if path == paths[0] else re.sub(r"\W+", "_", path)),
+                    summary=function.__name__.replace("_", " ").capitalize(),
                     responses=_responses(path, needs, answers, errors),
                     openapi_extensions=_extensions(needs, body, own_sample),
                 )(function)
                 operation = getattr(self.paths[_url(path)], method.lower())
                 operation.parameters = (operation.parameters or []) + [Parameter(**header) for header in headers]
+                operation.description = _notes(function, needs, alias_of="" if path == paths[0] else paths[0])
             if needs == PUBLIC:
                 self.public_paths.update(re.sub(r"<.*", "*", path) for path in paths)
             return function
@@ -148,13 +151,24 @@ def _url(path: str) -> str:
 
 
 def _responses(path: str, needs: str, answers: Mapping[int, Answer], errors: Iterable[int]) -> dict[Any, Any]:
-    created = 201 if path.startswith("/api/v1/") else 200
+    newer = {CREATED: 201, 408: 504} if path.startswith("/api/v1/") else {CREATED: 200}
     refusals = [400, *errors] if needs == PUBLIC else [400, 401, 403, *errors]
     return {
-        **{created if status == CREATED else status: answer for status, answer in answers.items()},
-        **{status: _error(ERRORS[status]) for status in refusals},
+        **{newer.get(status, status): answer for status, answer in answers.items()},
+        **{newer.get(status, status): _error(ERRORS[status]) for status in refusals},
         "default": _error("Any other error"),
     }
+
+
+def _notes(function: Callable[..., Any], needs: str, *, alias_of: str) -> str:
+    """The description of an operation: its docstring, then what the route adds."""
+    access = {PUBLIC: "No token needed.", ANY: "Any valid token will do."}
+    notes = (
+        inspect.getdoc(function),
+        access.get(needs, f"The token needs permission `{needs}`."),
+        alias_of and f"Same as `{alias_of}`.",
+    )
+    return "\n\n".join(note for note in notes if note)
 
 
 def _extensions(needs: str, body: dict[str, Any] | None, sample: samples.Samples) -> dict[str, Any]:
