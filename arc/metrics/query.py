@@ -16,8 +16,8 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -78,6 +78,35 @@ class QueryResult:
     wait_ms: float
 
 
+class ClientGone(Cancelled):
+    """Nobody waits for the answer any more."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the start. errors: all that did not succeed, time-outs and cancelled ones too."""
+
+    requests: int = 0
+    success: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    cancelled: int = 0
+    disconnects: int = 0
+    queued: int = 0  # had to wait for a slot
+    slow: int = 0
+    rows: int = 0
+    execution_ms: float = 0.0
+    wait_ms: float = 0.0
+
+    def note_error(self, exc: BaseException) -> None:
+        self.errors += 1
+        self.timeouts += isinstance(exc, TimedOut)
+        # A stream that is dropped half-way ends with GeneratorExit.
+        is_gone = isinstance(exc, (ClientGone, GeneratorExit))
+        self.disconnects += is_gone
+        self.cancelled += isinstance(exc, Cancelled) and not is_gone
+
+
 @dataclass
 class ActiveQuery:
     """A query that waits or runs. deadline_s: time.monotonic(); verdict: why it is being stopped."""
@@ -92,6 +121,7 @@ class ActiveQuery:
     cursor: duckdb.DuckDBPyConnection | None = None
     verdict: ArcError | None = None
     wait_ms: float = 0.0
+    rows: int = 0  # answered so far
 
     def judge(self) -> ArcError | None:
         """Why the query has to end; None while it may go on."""
@@ -99,7 +129,7 @@ class ActiveQuery:
             if time.monotonic() > self.deadline_s:
                 self.verdict = TimedOut(f"Query timed out after {self.timeout_s:g} seconds")
             elif self.is_gone is not None and self.is_gone():
-                self.verdict = Cancelled("Query cancelled: the client went away")
+                self.verdict = ClientGone("Query cancelled: the client went away")
         return self.verdict
 
 
@@ -136,6 +166,7 @@ class QueryEngine:
 
     def __init__(self, store: Store, options: QueryOptions | None = None) -> None:
         self.options = options or QueryOptions()
+        self.counters = Counters()
         self._store = store
         self._guard: Guard | None = None
         self._slots = threading.Semaphore(self.options.concurrency)
@@ -183,6 +214,16 @@ class QueryEngine:
         with self._lock:
             return list(self._active.values())
 
+    def stats(self) -> dict[str, Any]:
+        """Counters, and how the slots are used."""
+        with self._lock:
+            active, waiting = len(self._active), self._waiting
+            return asdict(self.counters) | {
+                "slots": self.options.concurrency,
+                "running": active - waiting,
+                "waiting": waiting,
+            }
+
     def cancel(self, query_id: str) -> bool:
         """Stop a query; False when it is not there (any more)."""
         with self._lock:
@@ -215,18 +256,41 @@ class QueryEngine:
         self, sql: str, database: str, is_gone: Callable[[], bool] | None, timeout_s: float | None
     ) -> Iterator[_Opened]:
         """A checked statement under execution; errors of the body come out as ours."""
-        plan = self._checked(sql, database)
         timeout_s = timeout_s or self.options.timeout_s
         query = ActiveQuery(
             str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, time.monotonic() + timeout_s, is_gone
         )
-        with self._registered(query), self._slot(query), self._cursor(query) as cursor:
-            buffers: list[str] = []
-            try:
-                yield self._begin(query, plan, cursor, buffers)
-            except (duckdb.Error, OSError, pa.ArrowException) as exc:
-                raise _translated(exc, query, buffers) from exc
-        self._note_if_slow(query, plan)
+        with self._counted(query):
+            plan = self._checked(sql, database)
+            with self._registered(query), self._slot(query), self._cursor(query) as cursor:
+                buffers: list[str] = []
+                try:
+                    opened = self._begin(query, plan, cursor, buffers)
+                    opened.batches = _counting(query, opened.batches)
+                    yield opened
+                except (duckdb.Error, OSError, pa.ArrowException) as exc:
+                    raise _translated(exc, query, buffers) from exc
+            self._note_if_slow(query, plan)
+
+    @contextmanager
+    def _counted(self, query: ActiveQuery) -> Iterator[None]:
+        counters, started_s, failure = self.counters, time.monotonic(), None
+        try:
+            yield
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            with self._lock:
+                counters.requests += 1
+                counters.rows += query.rows
+                counters.queued += query.wait_ms > 0
+                counters.wait_ms += query.wait_ms
+                counters.execution_ms += (time.monotonic() - started_s) * 1000 - query.wait_ms
+                if failure is None:
+                    counters.success += 1
+                else:
+                    counters.note_error(failure)
 
     def _checked(self, sql: str, database: str) -> Plan:
         if self._guard is None:
@@ -335,6 +399,8 @@ class QueryEngine:
     def _note_if_slow(self, query: ActiveQuery, plan: Plan) -> None:
         took_ms = (clock.now_us() - query.started_us) / 1000
         if 0 < self.options.slow_ms < took_ms:
+            with self._lock:
+                self.counters.slow += 1
             tables = ", ".join(".".join(table) for table in plan.tables)
             log.warning("query %s of %s took %.0f ms", query.id, tables or "no measurement", took_ms)
 
@@ -371,6 +437,12 @@ def _all_at_once(query: ActiveQuery, table: pa.Table) -> _Opened:
     """A result that is there already: listings, plans, nothing at all."""
     types = {pa.string(): "VARCHAR", pa.int64(): "BIGINT", pa.float64(): "DOUBLE"}
     return _Opened(query, [types[kind] for kind in table.schema.types], table.schema, table.to_batches())
+
+
+def _counting(query: ActiveQuery, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        query.rows += batch.num_rows
+        yield batch
 
 
 def _collect(opened: _Opened, limit_bytes: int) -> pa.Table:
