@@ -238,7 +238,7 @@ class _Walker:
         guess = (self.body[self.at] & 0x1F) + 4
         for window in (guess * length, 32 * length):
             chunk = np.frombuffer(self.body, np.uint8, min(window, len(self.body) - self.at), self.at)
-            heads_at = np.flatnonzero(chunk > 0x7F)[:length]
+            heads_at = (chunk > 0x7F).nonzero()[0][:length]
             if len(heads_at) == length:
                 break
         else:
@@ -248,7 +248,7 @@ class _Walker:
         if b"\xff" in sizes:
             return None
         offsets = np.zeros(length + 1, np.int32)
-        np.cumsum(np.frombuffer(sizes, np.uint8), out=offsets[1:])
+        np.add.accumulate(np.frombuffer(sizes, np.uint8), out=offsets[1:], dtype=np.int32)
         end = int(offsets[-1]) + length
         run = chunk[:end]
         data = run[run < 0x80]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from arc.errors import Invalid
@@ -19,6 +20,7 @@ _MEASUREMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}", re.ASCII)
 _SHAPE = "must start with a letter and contain only alphanumeric characters, underscores, or hyphens"
 
 
+@lru_cache(4096)
 def check_database(name: str) -> None:
     """Raises Invalid unless a database may be called so."""
     if not _DATABASE.fullmatch(name):
@@ -27,6 +29,7 @@ def check_database(name: str) -> None:
         raise Invalid(f'invalid database name: "{name}" is reserved')
 
 
+@lru_cache(4096)  # remembers good names only: a raised error is not kept
 def check_measurement(name: str) -> None:
     """Raises Invalid unless a measurement may be called so (at most 128 characters)."""
     if not _MEASUREMENT.fullmatch(name):

@@ -10,6 +10,7 @@ column by column. Names and types: spec metrics 2.6.1 and 3.4. All or nothing: a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -82,14 +83,11 @@ def batch_of_columns(measurement: str, columns: dict[str, Any], received_us: int
     for name, column in columns.items():
         if len(column) != rows:
             raise BadItem(f'Columnar format: array length mismatch: column "{name}" has {len(column)}, not {rows}')
-    times = columns.get(TIME)
+    times = columns.pop(TIME, None)
     if times is None:
         times = np.full(rows, received_us, np.int64)
-    merged = {TIME.casefold(): (TIME, time_array(times))}
-    for name, column in columns.items():
-        if name != TIME and is_stored(name):
-            _merge(merged, name, column)
-    return Batch(measurement, dict(merged.values()), rows)
+    columns = {TIME: time_array(times), **columns}
+    return Batch(measurement, columns if _are_plain(tuple(columns)) else _merged(columns), rows)
 
 
 def rows_to_batches(
@@ -335,6 +333,21 @@ def _instant_us(value: Any, row: int, text_times: bool, unit: Unit | None = None
     except Invalid as error:
         raise BadValue(str(error), row) from None
     raise BadValue(f"time must be a number, not {kind_of(value)}", row)
+
+
+@lru_cache(4096)
+def _are_plain(names: tuple[str, ...]) -> bool:
+    """Whether columns are all stored under the names they have. Clients send the same names again and again."""
+    return all(is_stored(name) for name in names) and len({name.casefold() for name in names}) == len(names)
+
+
+def _merged(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Columns that are stored, those that differ only in case as one."""
+    merged: dict[str, tuple[str, pa.Array]] = {}
+    for name, column in columns.items():
+        if is_stored(name):
+            _merge(merged, name, column)
+    return dict(merged.values())
 
 
 def _merge(columns: dict[str, tuple[str, pa.Array]], name: str, column: pa.Array) -> None:

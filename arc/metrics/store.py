@@ -81,6 +81,7 @@ class _Commit:
 
     entry: Entry
     batches: list[tuple[Key, Batch]]
+    plain_bytes: int
     is_done: bool = False
     error: OSError | None = None
 
@@ -281,12 +282,13 @@ class MetricStore:
         names.check_database(database)
         received_us = clock.now_us()
         try:
-            batches = _decode(kind, inflate(body, announced_encoding, self.options.max_inflated_bytes), received_us)
+            plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
+            batches = _decode(kind, plain, received_us)
             keyed = self._reserve(database, batches)
         except Invalid:
             self.counters.rejected += 1
             raise
-        commit = _Commit(Entry(kind, database, body, received_us), keyed)
+        commit = _Commit(Entry(kind, database, body, received_us), keyed, len(plain))
         self._commit(commit)
         if commit.error is not None:
             raise Unavailable(f"write-ahead log: {commit.error.strerror}", _SPACE_RETRY_AFTER_S) from commit.error
@@ -362,8 +364,9 @@ class MetricStore:
         """Rows that are on disk become visible."""
         with self._lock:
             for waiting in group:
+                size_bytes = waiting.plain_bytes // len(waiting.batches)
                 for key, batch in waiting.batches:
-                    self._buffer.add(key, batch, waiting.entry.received_us)
+                    self._buffer.add(key, batch, size_bytes, waiting.entry.received_us)
                     self.counters.rows += batch.rows
                 self.counters.requests += 1
                 self.counters.bytes += len(waiting.entry.body)
@@ -447,7 +450,7 @@ class MetricStore:
             log.exception("wal: an entry of %d bytes could not be replayed", len(entry.body))
             return
         for key, batch in keyed:
-            self._buffer.add(key, batch, entry.received_us)
+            self._buffer.add(key, batch, len(body) // len(keyed), entry.received_us)
             self.counters.replayed_rows += batch.rows
 
 

@@ -61,7 +61,7 @@ def column_to_us(values: np.ndarray[Any, Any], unit: Unit | None = None) -> np.n
     if not len(values):
         return values.astype(np.int64)
     unit = unit or unit_of(values[0].item())
-    for extreme in (values.min(), values.max()):  # scaling keeps order, so these two speak for all
+    for extreme in (np.minimum.reduce(values), np.maximum.reduce(values)):  # scaling keeps order: they speak for all
         to_us(extreme.item(), unit)
     if values.dtype.kind == "f":
         scaled = values.astype(np.float64) * unit.multiply / unit.divide
