@@ -60,6 +60,7 @@ class Arc:
         self._start_loop(LastUsedWriter(self.tokens))
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
         self.queries.start()
+        self._parts.callback(self.collector.stop)  # it starts when the store is ready
         self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
         self._opening.start()
         self._parts.callback(self._await_opening)
@@ -86,6 +87,7 @@ class Arc:
         self._build_metrics(parts)
 
     def _build_metrics(self, parts: ExitStack) -> None:
+        from arc.metrics.collect import HostCollector
         from arc.metrics.query import QueryEngine
         from arc.metrics.store import MetricStore
 
@@ -93,6 +95,7 @@ class Arc:
         parts.callback(self.store.close)
         self.queries = QueryEngine(self.store, _query_options(self.config))
         parts.callback(self.queries.stop)
+        self.collector = HostCollector(self.store.write_msgpack, self.config.get("collect", "interval_s"))
 
     def _open(self) -> None:
         try:
@@ -101,6 +104,9 @@ class Arc:
             log.exception("metrics cannot be opened; the server stops")
             self._failure = error
             self._server.stop()
+            return
+        if self.config.get("collect", "host"):
+            self.collector.start()
 
     def _await_opening(self) -> None:
         """A stop during a long replay does not wait for it: the next start replays again, exactly once."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"errors", "clock", "config", "loop", "logs", "datadir"},
+    {"errors", "clock", "config", "loop", "logs", "datadir", "hoststats"},
     {"db", "runtimes"},
     {"access", "metrics", "jobs", "fleet", "actions"},
     {"web", "agent"},
@@ -81,7 +81,7 @@ def test_only_web_imports_flask(path: Path) -> None:
     assert not found or part_of(path) == "web"
 
 
-@pytest.mark.parametrize("part", ["actions", "agent"])
+@pytest.mark.parametrize("part", ["actions", "agent", "hoststats"])
 def test_agent_side_needs_only_the_standard_library(part: str) -> None:
     allowed = {"arc", "psutil", "paho"} | sys.stdlib_module_names
     paths = [path for path in MODULES if part_of(path) == part]
