@@ -12,7 +12,7 @@ remembers them, and which columns are tags.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.resources
 import json
 import logging
 import os
@@ -44,7 +44,8 @@ FROM duckdb_tables() t JOIN duckdb_columns() c USING (database_name, schema_name
 WHERE t.database_name = 'lake' ORDER BY t.schema_name, t.table_name, c.column_index
 """
 _STORED = f"""
-SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0), coalesce(sum(f.record_count), 0)
+SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0),
+    coalesce(sum(f.record_count), 0)
 FROM {_CATALOG}.ducklake_table t
 JOIN {_CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
 LEFT JOIN {_CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
@@ -230,11 +231,8 @@ class Lake:
             cursor.execute(f"COMMENT ON TABLE {table_name(schema)} IS {literal(notes)}")
 
     def _attach(self) -> None:
-        package = importlib.util.find_spec("duckdb_extension_ducklake")
-        assert package is not None
-        assert package.submodule_search_locations
-        folder = Path(package.submodule_search_locations[0])
-        extension = next(folder.glob("extensions/*/ducklake.duckdb_extension"))
+        package = importlib.resources.files("duckdb_extension_ducklake")
+        extension = next(Path(str(package)).glob("extensions/*/ducklake.duckdb_extension"))
         self._connection.execute(f"LOAD {literal(str(extension))}")
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute(
@@ -301,9 +299,8 @@ def _settings(memory_limit: str, threads: int, temp_directory: Path) -> dict[str
 
 
 def _one(cursor: duckdb.DuckDBPyConnection) -> int:
-    row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    [(value,)] = cursor.fetchall()
+    return int(value)
 
 
 def _sync(path: Path) -> None:

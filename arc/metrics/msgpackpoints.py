@@ -12,7 +12,7 @@ per value. Formats: https://github.com/msgpack/msgpack/blob/master/spec.md
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
@@ -20,9 +20,11 @@ import pyarrow as pa
 
 from arc.errors import Invalid
 from arc.metrics import points
-from arc.metrics.batch import Batch
 from arc.metrics.columns import arrow_column
 from arc.metrics.timeunits import column_to_us
+
+if TYPE_CHECKING:
+    from arc.metrics.batch import Batch
 
 # marker -> width of the value behind it, its numpy type in the body, its type in the column
 _NUMBERS = {
@@ -325,6 +327,8 @@ def _number_array(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
-def _text_array(offsets: np.ndarray, data: bytes | np.ndarray, length: int, valid: np.ndarray | None = None) -> pa.Array:
+def _text_array(
+    offsets: np.ndarray, data: bytes | np.ndarray, length: int, valid: np.ndarray | None = None
+) -> pa.Array:
     bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.string(), length, [bitmap, pa.py_buffer(offsets), pa.py_buffer(data)])

@@ -66,6 +66,10 @@ class TableSchema:
     in_lake: dict[str, str] = field(default_factory=dict)
     renames: dict[Signature, dict[str, str]] = field(default_factory=dict)
 
+    @property
+    def full_name(self) -> str:
+        return f"{self.database}.{self.measurement}"
+
     def names_and_types(self) -> tuple[tuple[str, str], ...]:
         return tuple(self.columns.values())
 
@@ -98,7 +102,7 @@ class TableSchema:
         if widest is None:
             raise Invalid(
                 f'column "{spelling}": cannot mix {_plain(stored)} and {_plain(kind)}; '
-                f"{self.database}.{self.measurement} stores it as {stored}"
+                f"{self.full_name} stores it as {stored}"
             )
         self.columns[key] = (spelling, widest)
         return spelling

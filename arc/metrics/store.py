@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -24,7 +24,7 @@ from arc import clock
 from arc.errors import Invalid, Unavailable
 from arc.loop import PeriodicLoop
 from arc.metrics import names
-from arc.metrics.buffer import Key, Rows, WriteBuffer
+from arc.metrics.buffer import Chunk, Key, Rows, WriteBuffer
 from arc.metrics.inflate import inflate
 from arc.metrics.lake import Lake, Stored
 from arc.metrics.msgpackpoints import decode_msgpack
@@ -218,9 +218,9 @@ class MetricStore:
             schemas = [
                 (key, schema)
                 for key, schema in self._schemas.items()
-                if database is None or key[0] == database.casefold()
+                if (database is None or key[0] == database.casefold()) and (schema.in_lake or key in buffered)
             ]
-        infos = [_info(schema, stored, buffered.get(key, 0)) for key, schema in schemas if schema.in_lake or key in buffered]
+        infos = [_info(schema, stored, buffered.get(key, 0)) for key, schema in schemas]
         return sorted(infos, key=lambda info: (info.database, info.measurement))
 
     def views(self, wanted: Iterable[tuple[str, str]]) -> list[TableView | None]:
@@ -239,7 +239,7 @@ class MetricStore:
     def stats(self) -> dict[str, Any]:
         """Counters and sizes, for the routes that report them."""
         with self._lock:
-            sizes = {f"{self._schemas[key].database}.{self._schemas[key].measurement}": n for key, n in self._buffer.sizes().items()}
+            sizes = {self._schemas[key].full_name: rows for key, rows in self._buffer.sizes().items()}
             oldest = self._buffer.oldest_us
             rows, size = self._buffer.rows, self._buffer.size_bytes
         counters = self.counters
@@ -372,7 +372,7 @@ class MetricStore:
                 self.counters.bytes += len(waiting.entry.body)
 
     def _view(
-        self, key: Key, schema: TableSchema | None, chunks: list[dict[str, pa.Array]], version: int, in_lake: frozenset[str]
+        self, key: Key, schema: TableSchema | None, chunks: list[Chunk], version: int, in_lake: frozenset[str]
     ) -> TableView | None:
         if schema is None or not (in_lake or chunks):
             return None
@@ -385,7 +385,12 @@ class MetricStore:
                 with self._lock:
                     self._buffer.replace(key, chunks, merged)
         return TableView(
-            schema.database, schema.measurement, schema.names_and_types(), version if in_lake else None, in_lake, buffered
+            schema.database,
+            schema.measurement,
+            schema.names_and_types(),
+            version if in_lake else None,
+            in_lake,
+            buffered,
         )
 
     def _flush(self) -> int:
