@@ -24,6 +24,7 @@ from arc import clock
 from arc.errors import Invalid, Unavailable
 from arc.loop import PeriodicLoop
 from arc.metrics import names
+from arc.metrics.arrowpoints import decode_arrow
 from arc.metrics.buffer import Chunk, Key, Rows, WriteBuffer
 from arc.metrics.inflate import inflate
 from arc.metrics.lake import Lake, Stored
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MSGPACK = 1  # kinds of WAL entries; stored on disk, so never reuse a number
+ARROW = 4  # options: the measurement
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
 _SPACE_RETRY_AFTER_S = 5
@@ -191,6 +193,10 @@ class MetricStore:
         """
         return self._write(MSGPACK, body, database, announced_encoding)
 
+    def write_arrow(self, body: bytes, database: str, measurement: str, announced_encoding: str = "") -> int:
+        """Like write_msgpack, for the rows of one Arrow IPC stream."""
+        return self._write(ARROW, body, database, announced_encoding, measurement)
+
     def flush(self, database: str | None = None, measurement: str | None = None) -> int:
         """Make every buffered row part of the lake; returns the number of rows.
 
@@ -276,19 +282,20 @@ class MetricStore:
         age_s = (now_us - oldest) / clock.US_PER_S
         return age_s >= self.options.buffer_age_s or self._is_full()
 
-    def _write(self, kind: int, body: bytes, database: str, announced_encoding: str) -> int:
+    def _write(self, kind: int, body: bytes, database: str, announced_encoding: str, options: str = "") -> int:
         self._check_ready()
         self._check_room()
         names.check_database(database)
         received_us = clock.now_us()
         try:
             plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
-            batches = _decode(kind, plain, received_us)
+            batches = _decode(kind, plain, received_us, options)
             keyed = self._reserve(database, batches)
         except Invalid:
             self.counters.rejected += 1
             raise
-        commit = _Commit(Entry(kind, database, body, received_us), keyed, len(plain))
+        entry = Entry(kind, database, body, received_us, options)
+        commit = _Commit(entry, keyed, _size_bytes(entry, plain, batches))
         self._commit(commit)
         if commit.error is not None:
             raise Unavailable(f"write-ahead log: {commit.error.strerror}", _SPACE_RETRY_AFTER_S) from commit.error
@@ -449,13 +456,14 @@ class MetricStore:
     def _replay_entry(self, entry: Entry) -> None:
         try:
             body = inflate(entry.body, "", self.options.max_inflated_bytes)
-            keyed = self._reserve(entry.database, _decode(entry.kind, body, entry.received_us))
+            keyed = self._reserve(entry.database, _decode(entry.kind, body, entry.received_us, entry.options))
+            size_bytes = _size_bytes(entry, body, [batch for _, batch in keyed]) // len(keyed)
         except Exception:  # an entry that cannot be read must not keep the rest from the user
             self.counters.replay_errors += 1
             log.exception("wal: an entry of %d bytes could not be replayed", len(entry.body))
             return
         for key, batch in keyed:
-            self._buffer.add(key, batch, len(body) // len(keyed), entry.received_us)
+            self._buffer.add(key, batch, size_bytes, entry.received_us)
             self.counters.replayed_rows += batch.rows
 
 
@@ -464,11 +472,21 @@ def _rename(batch: Batch, renames: dict[str, str]) -> None:
         batch.columns = {renames.get(name, name): column for name, column in batch.columns.items()}
 
 
-def _decode(kind: int, body: bytes, received_us: int) -> list[Batch]:
-    return _DECODERS[kind](body, received_us)
+def _decode(kind: int, body: bytes, received_us: int, options: str) -> list[Batch]:
+    return _DECODERS[kind](body, received_us, options)
 
 
-_DECODERS: dict[int, Callable[[bytes, int], list[Batch]]] = {MSGPACK: decode_msgpack}
+_DECODERS: dict[int, Callable[[bytes, int, str], list[Batch]]] = {
+    MSGPACK: lambda body, received_us, _: decode_msgpack(body, received_us),
+    ARROW: lambda body, received_us, measurement: decode_arrow(body, measurement, received_us),
+}
+
+
+def _size_bytes(entry: Entry, plain: bytes, batches: list[Batch]) -> int:
+    """About what the rows take. For most bodies that is their length; an Arrow body can be compressed inside."""
+    if entry.kind != ARROW:
+        return len(plain)
+    return sum(column.nbytes for batch in batches for column in batch.columns.values())
 
 
 def _info(schema: TableSchema, stored: dict[tuple[str, str], Stored], buffered_rows: int) -> MeasurementInfo:
