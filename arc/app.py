@@ -58,6 +58,7 @@ class Arc:
         self._parts.callback(self._server.close)
         self._make_first_token()  # when the port is ours, so that a failed start shows no secret
         self._start_loop(LastUsedWriter(self.tokens))
+        self._start_sampler()
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
         self.queries.start()
         self._parts.callback(self.collector.stop)  # it starts when the store is ready
@@ -117,12 +118,14 @@ class Arc:
 
     def _listen(self) -> ArcServer:
         from arc.web.application import create_app
+        from arc.web.parts import Parts
         from arc.web.server import ArcServer
 
         options = self.config.section("server")
+        self.handed = Parts(self.config, self.tokens, self.store, self.queries, self.log_ring)
         try:
             return ArcServer(
-                create_app(self.config, self.tokens, self.store, self.queries),
+                create_app(self.handed),
                 options["host"],
                 options["port"],
                 options["threads"],
@@ -147,6 +150,11 @@ class Arc:
             _show_secret("FIRST RUN - INITIAL ADMIN TOKEN GENERATED", f"Initial admin API token: {secret}")
         elif auth["force_bootstrap"] and (secret := self.tokens.recover(auth["bootstrap_token"] or None)):
             _show_secret("ADMIN TOKEN arc-recovery GENERATED", f"Admin API token: {secret}")
+
+    def _start_sampler(self) -> None:
+        from arc.web.history import Sampler
+
+        self._start_loop(Sampler(self.handed))
 
     def _start_loop(self, loop: PeriodicLoop) -> None:
         loop.start()

@@ -27,7 +27,8 @@ import arc
 from arc import logs
 from arc.web import documentation, errors, health, parse, query, tokens, write
 from arc.web.auth import ANY, Gate
-from arc.web.parts import Parts, parts
+from arc.web.counters import UNKNOWN
+from arc.web.parts import parts
 from arc.web.surface import Error
 
 if TYPE_CHECKING:
@@ -35,10 +36,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from arc.access.tokens import TokenStore
-    from arc.config import Config
-    from arc.metrics.query import QueryEngine
-    from arc.metrics.store import MetricStore
+    from arc.web.parts import Parts
     from arc.web.surface import HotRoute
 
 log = logging.getLogger(__name__)
@@ -66,7 +64,7 @@ EXPOSED_HEADERS = "X-Request-Id, X-Arc-Query-ID, X-Row-Count, X-Execution-Time-M
 _SANE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def create_app(config: Config, tokens: TokenStore, store: MetricStore, queries: QueryEngine) -> OpenAPI:
+def create_app(handed: Parts) -> OpenAPI:
     """The WSGI application; what it serves is in SURFACES."""
     app = OpenAPI(
         "arc.web",
@@ -82,9 +80,9 @@ def create_app(config: Config, tokens: TokenStore, store: MetricStore, queries: 
     app.json = _Orjson(app)
     for surface in SURFACES:
         app.register_api(surface)
-    handed = Parts(config, tokens, store, queries)
+    auth = handed.config.section("auth")
     public = [path for surface in SURFACES for path in surface.public_paths]
-    gate = Gate(tokens, enabled=config.get("auth", "enabled"), public=[*public, *config.get("auth", "allowlist")])
+    gate = Gate(handed.tokens, enabled=auth["enabled"], public=[*public, *auth["allowlist"]])
     app.extensions |= {"arc": handed, "arc.gate": gate, "arc.openapi": documentation.document(app)}
     app.before_request(_check_access)
     app.register_error_handler(Exception, errors.respond)
@@ -110,11 +108,15 @@ class Entry:
         environ["arc.started_s"] = time.perf_counter()
         environ["PATH_INFO"] = normal_path(environ["PATH_INFO"])
         logs.request_id.set(request_id)
+        mine = self._parts.requests.mine()
+        mine.begin()
         common = [("X-Request-Id", request_id), *self._cors(environ)]
 
         def start(status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], object]:
             given = {name for name, _ in headers}  # a page may bring a content policy of its own
-            _log_access(environ, status)
+            took_s = time.perf_counter() - environ["arc.started_s"]
+            mine.answer(environ.get("arc.route", UNKNOWN), int(status[:3]), took_s)
+            _log_access(environ, status, took_s)
             return start_response(
                 status, headers + common + [h for h in SECURITY_HEADERS if h[0] not in given], exc_info
             )
@@ -128,6 +130,7 @@ class Entry:
         return self._write(route, environ, start)
 
     def _write(self, route: HotRoute, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        environ["arc.route"] = ("POST", environ["PATH_INFO"])
         try:
             self._gate.admit(environ, route.needs)
             parse.check_size(environ, self._max_body_bytes)
@@ -170,6 +173,8 @@ def normal_path(path: str) -> str:
 
 
 def _check_access() -> None:
+    if request.url_rule is not None:
+        request.environ["arc.route"] = (request.method, request.url_rule.rule)
     view = current_app.view_functions.get(request.endpoint or "")
     needs: str = getattr(view, "needs", ANY)  # unknown routes too are for holders of a token only
     gate: Gate = current_app.extensions["arc.gate"]
@@ -185,15 +190,14 @@ def _is_preflight(environ: WSGIEnvironment) -> bool:
     return environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
 
-def _log_access(environ: WSGIEnvironment, status: str) -> None:
+def _log_access(environ: WSGIEnvironment, status: str, took_s: float) -> None:
     """One line per request. A write that worked is a line at DEBUG only: there may be thousands in a second.
 
     The query string stays out: it may hold a token.
     """
     level = logging.DEBUG if status.startswith("204") else logging.INFO
     if log.isEnabledFor(level):
-        took_ms = (time.perf_counter() - environ["arc.started_s"]) * 1000
-        fields = {"status": int(status[:3]), "ms": round(took_ms, 1), "client": environ.get("REMOTE_ADDR", "")}
+        fields = {"status": int(status[:3]), "ms": round(took_s * 1000, 1), "client": environ.get("REMOTE_ADDR", "")}
         log.log(level, "%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], extra=fields)
 
 

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 from flask import current_app
 
+from arc.logs import LogRing
+from arc.web.counters import RequestCounters
+from arc.web.history import History
+
 if TYPE_CHECKING:
     from arc.access.tokens import TokenStore
     from arc.config import Config
@@ -21,6 +25,9 @@ class Parts:
     tokens: TokenStore
     store: MetricStore
     queries: QueryEngine
+    log_ring: LogRing = field(default_factory=LogRing)
+    requests: RequestCounters = field(default_factory=RequestCounters)
+    history: History = field(default_factory=History)
     started_s: float = field(default_factory=time.monotonic)
 
     def uptime_s(self) -> float:

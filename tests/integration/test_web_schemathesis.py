@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from arc import config
 from arc.web.application import create_app
+from arc.web.parts import Parts
 from tests.integration.server import ArcServer
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArcServer]
 
 
 # The description needs no running server, and pytest wants the operations before one runs.
-application: Any = create_app(config.load(None, {}, {}), None, None, None)  # type: ignore[arg-type]
+application: Any = create_app(Parts(config.load(None, {}, {}), None, None, None))  # type: ignore[arg-type]
 described = schemathesis.openapi.from_dict(orjson.loads(application.extensions["arc.openapi"]))
 
 

@@ -11,6 +11,7 @@ from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
 from arc.web.application import create_app
+from arc.web.parts import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,8 @@ class WebApp:
         self.tokens.bootstrap(SECRET)
         self.store = FakeStore()
         self.queries = FakeQueries()
-        self.app = create_app(config.load(None, {}, options), self.tokens, self.store, self.queries)  # type: ignore[arg-type]
+        self.parts = Parts(config.load(None, {}, options), self.tokens, self.store, self.queries)  # type: ignore[arg-type]
+        self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:
         return self
