@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 MSGPACK = 1  # kinds of WAL entries; stored on disk, so never reuse a number
 ARROW = 4  # options: the measurement
+FORMATS = {MSGPACK: "msgpack", 2: "lineprotocol", 3: "json", ARROW: "arrow"}  # kinds in figures
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
 _SPACE_RETRY_AFTER_S = 5
@@ -99,8 +100,11 @@ class Counters:
     flushes: int = 0
     flush_failures: int = 0
     flushed_rows: int = 0
+    files: int = 0  # written by flushes
+    file_bytes: int = 0
     replayed_rows: int = 0
     replay_errors: int = 0
+    by_kind: dict[int, list[int]] = field(default_factory=dict)  # requests and rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,14 @@ class MetricStore:
                 log.exception("flush failed; the rows are kept")
                 raise Unavailable(f"flush failed: {exc}", _SPACE_RETRY_AFTER_S) from exc
 
+    def sync_wal(self) -> None:
+        """Have all that was acknowledged on disk, whatever [wal] sync says. Raises Unavailable."""
+        with self._committing:
+            try:
+                self.wal.sync_now()
+            except OSError as exc:
+                raise Unavailable(f"write-ahead log: {exc.strerror}", _SPACE_RETRY_AFTER_S) from exc
+
     def databases(self) -> list[str]:
         """Names of all databases that hold something, sorted."""
         with self._lock:
@@ -257,11 +269,15 @@ class MetricStore:
             "flushes": counters.flushes,
             "flush_failures": counters.flush_failures,
             "flushed_rows": counters.flushed_rows,
+            "files": counters.files,
+            "file_bytes": counters.file_bytes,
+            "by_format": {FORMATS[kind]: tuple(counts) for kind, counts in counters.by_kind.copy().items()},
             "buffered_rows": rows,
             "buffered_bytes": size,
             "buffered_by_measurement": sizes,
             "oldest_buffered_s": 0.0 if oldest is None else max(0.0, (clock.now_us() - oldest) / clock.US_PER_S),
             "lake_version": self._lake_version,
+            "wal_enabled": self.wal.enabled,
             "wal_sync": self.wal.sync,
             "wal_segment": self.wal.number,
             "wal_entries": self.wal.entries,
@@ -270,6 +286,7 @@ class MetricStore:
             "wal_rotations": self.wal.rotations,
             "wal_failed_writes": self.wal.failed_writes,
             "wal_replayed_entries": self.wal.report.entries,
+            "wal_replayed_rows": counters.replayed_rows,
             "wal_skipped_entries": self.wal.report.skipped,
             "wal_cut_bytes": self.wal.report.cut_bytes,
         }
@@ -372,9 +389,14 @@ class MetricStore:
         with self._lock:
             for waiting in group:
                 size_bytes = waiting.plain_bytes // len(waiting.batches)
+                rows = 0
                 for key, batch in waiting.batches:
                     self._buffer.add(key, batch, size_bytes, waiting.entry.received_us)
-                    self.counters.rows += batch.rows
+                    rows += batch.rows
+                of_kind = self.counters.by_kind.setdefault(waiting.entry.kind, [0, 0])
+                of_kind[0] += 1
+                of_kind[1] += rows
+                self.counters.rows += rows
                 self.counters.requests += 1
                 self.counters.bytes += len(waiting.entry.body)
 
@@ -415,6 +437,7 @@ class MetricStore:
             for key, waiting in frozen.items():
                 table = rows_as_table(schemas[key], waiting.chunks)
                 written.append((schemas[key], self.lake.write_file(schemas[key], table)))
+            file_bytes = sum(path.stat().st_size for _, path in written)
             version = self.lake.commit(written, segment) if written else self._lake_version
         except BaseException:
             for _, path in written:
@@ -431,6 +454,8 @@ class MetricStore:
         if rows:
             self.counters.flushes += 1
             self.counters.flushed_rows += rows
+            self.counters.files += len(written)
+            self.counters.file_bytes += file_bytes
         self.wal.remove_through(self.lake.mark)
         return rows
 

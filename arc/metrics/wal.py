@@ -19,8 +19,10 @@ import os
 import struct
 import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from arc import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,6 +61,13 @@ class Entry:
         return _FRAME.pack(_MARKER, len(meta) + len(self.body), crc) + meta, self.body
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayedSegment:
+    name: str
+    entries: int
+    replayed_at: int  # microseconds UTC
+
+
 @dataclass(slots=True)
 class ReplayReport:
     """What a replay met. skipped: damaged entries inside a segment; cut_bytes: unreadable tails removed."""
@@ -66,6 +75,7 @@ class ReplayReport:
     entries: int = 0
     skipped: int = 0
     cut_bytes: int = 0
+    segments: list[ReplayedSegment] = field(default_factory=list)
 
 
 class WriteAheadLog:
@@ -172,12 +182,25 @@ class WriteAheadLog:
             if segment <= number and not (segment == self._number and self._fd >= 0):
                 self.path(segment).unlink(missing_ok=True)
 
+    def sync_now(self) -> None:
+        """Have what was appended on disk, whatever `sync` says. Raises OSError."""
+        if self._fd >= 0:
+            os.fdatasync(self._fd)
+            self._dirty = False
+            self.syncs += 1
+
     def read(self, number: int) -> Iterator[Entry]:
         """Entries of one segment in the order they were written; adds to `report`. Before the first append only.
 
         Damage inside a segment costs the damaged entry; a tail without any readable entry is cut off, as a
         crash during an append leaves it.
         """
+        before = self.report.entries
+        yield from self._read(number)
+        replayed = ReplayedSegment(self.path(number).name, self.report.entries - before, clock.now_us())
+        self.report.segments.append(replayed)
+
+    def _read(self, number: int) -> Iterator[Entry]:
         data = self.path(number).read_bytes()
         if data[: _HEADER.size] != _HEADER.pack(_MAGIC, number):
             log.error("wal: segment %d has a damaged header", number)
