@@ -158,7 +158,7 @@ OPTIONS = (
            aliases=("auth.cache_ttl", "AUTH_CACHE_TTL")),
     Option("auth", "allowlist", list, [], "more paths that need no token; a trailing * matches what is below",
            aliases=("AUTH_ALLOWLIST",)),
-    Option("wal", "enabled", bool, True, "false is the same as sync = \"off\"", aliases=("WAL_ENABLED",)),
+    Option("wal", "enabled", bool, True, "false: no log; every end but a clean stop costs what was not flushed yet", aliases=("WAL_ENABLED",)),
     Option("wal", "sync", str, "always", "when a write is on disk: before its answer, at intervals, some time",
            choices=("always", "interval", "off"), synonyms={"fsync": "always", "fdatasync": "always", "async": "off"},
            aliases=("wal.sync_mode", "WAL_SYNC_MODE")),
