@@ -152,7 +152,7 @@ class WriteAheadLog:
         try:
             frames = [part for entry in entries for part in entry.frames()]
             for first in range(0, len(frames), _MAX_IOV):
-                self._write(frames[first : first + _MAX_IOV])
+                self._size += _write_all(self._fd, frames[first : first + _MAX_IOV])
             if self.sync == "always":
                 os.fdatasync(self._fd)
                 self.syncs += 1
@@ -202,7 +202,7 @@ class WriteAheadLog:
 
     def _read(self, number: int) -> Iterator[Entry]:
         data = self.path(number).read_bytes()
-        if data[: _HEADER.size] != _HEADER.pack(_MAGIC, number):
+        if data[: _HEADER.size] != _HEADER.pack(_MAGIC, number)[: len(data)]:  # a part of it: a crash at its creation
             log.error("wal: segment %d has a damaged header", number)
         position = min(_HEADER.size, len(data))
         while position < len(data):
@@ -227,29 +227,18 @@ class WriteAheadLog:
     def _open(self, number: int) -> None:
         fd = os.open(self.path(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, _HEADER.pack(_MAGIC, number))
+            _write_all(fd, [_HEADER.pack(_MAGIC, number)])
             directory = os.open(self.directory, os.O_RDONLY)
             try:
                 os.fsync(directory)  # the segment's name must survive as surely as its entries
             finally:
                 os.close(directory)
         except OSError:
+            self.failed_writes += 1
             os.close(fd)
             self.path(number).unlink(missing_ok=True)
             raise
         self._fd, self._number, self._size = fd, number, _HEADER.size
-
-    def _write(self, frames: list[bytes]) -> None:
-        total = sum(map(len, frames))
-        written = os.writev(self._fd, frames)
-        if written < total:  # a disk that fills up takes a part of it; the rest tells why
-            rest = memoryview(b"".join(frames))[written:]
-            while rest:
-                count = os.write(self._fd, rest)
-                if count == 0:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                rest = rest[count:]
-        self._size += total
 
     def _take_back(self, start: int) -> None:
         """Leave the segment as it was before a failed append and write no more to it.
@@ -280,6 +269,20 @@ class WriteAheadLog:
         self.report.cut_bytes += end - position
         log.warning("wal: segment %d: unfinished tail of %d bytes at %d cut off", number, end - position, position)
         os.truncate(self.path(number), position)
+
+
+def _write_all(fd: int, frames: list[bytes]) -> int:
+    """Write frames as one block; returns their size."""
+    total = sum(map(len, frames))
+    written = os.writev(fd, frames)
+    if written < total:  # a disk that fills up takes a part of it; the rest tells why
+        rest = memoryview(b"".join(frames))[written:]
+        while rest:
+            count = os.write(fd, rest)
+            if count == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = rest[count:]
+    return total
 
 
 def _next_entry(data: bytes, position: int) -> tuple[int, Entry, int] | None:
