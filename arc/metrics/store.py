@@ -111,7 +111,6 @@ class Counters:
 class StoreOptions:
     """See [wal], [ingest] and [query] in arc.conf.example."""
 
-    wal_enabled: bool = True
     wal_sync: str = "always"
     wal_sync_interval_ms: int = 100
     wal_segment_bytes: int = 64 << 20
@@ -150,7 +149,6 @@ class MetricStore:
             self.options.wal_sync,
             self.options.wal_sync_interval_ms,
             self.options.wal_segment_bytes,
-            self.options.wal_enabled,
         )
         self.lake = Lake(
             data_dir / "lake",
@@ -222,6 +220,20 @@ class MetricStore:
                 self.wal.sync_now()
             except OSError as exc:
                 raise Unavailable(f"write-ahead log: {exc.strerror}", _SPACE_RETRY_AFTER_S) from exc
+
+    def copy_to(self, target: Path) -> dict[tuple[str, str], Stored]:
+        """Put `wal/` and `lake/` into a directory below tmp/; returns what the lake there holds, by measurement.
+
+        The copy has every row acknowledged before the call, all or nothing of each request, and nobody waits for it.
+        The log comes first, the lake second. Any segment that a flush makes redundant in between is marked as such
+        in the lake copied later, and replay skips it; any that no flush has touched was copied. The other order
+        could miss the rows that such a flush moved.
+        """
+        self.flush()  # so that the log to be copied is short
+        with self._committing:
+            closed = self.wal.rotate()
+        self.wal.copy_to(target / "wal", closed)
+        return self.lake.copy_to(target / "lake")
 
     def databases(self) -> list[str]:
         """Names of all databases that hold something, sorted."""

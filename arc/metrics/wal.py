@@ -13,9 +13,11 @@ segments up to it are removed. MetricStore serialises calls; nothing here locks 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import shutil
 import struct
 import threading
 import zlib
@@ -81,7 +83,6 @@ class ReplayReport:
 class WriteAheadLog:
     """Segments in one directory, one of them open for appending.
 
-    enabled: False keeps nothing, for those who would rather lose rows in a crash than write them twice.
     sync: `always` (fdatasync before append returns), `interval` (a thread syncs every sync_interval_ms), `off`.
     segment_bytes: a segment is full from this size on; `is_full` asks for a flush.
     """
@@ -92,10 +93,8 @@ class WriteAheadLog:
         sync: str = "always",
         sync_interval_ms: int = 100,
         segment_bytes: int = 64 << 20,
-        enabled: bool = True,
     ) -> None:
         self.directory = directory
-        self.enabled = enabled
         self.sync = sync
         self.segment_bytes = segment_bytes
         self.entries = self.bytes_written = self.syncs = self.rotations = self.failed_writes = 0
@@ -144,8 +143,6 @@ class WriteAheadLog:
 
         Raises OSError; then none of them is in the log.
         """
-        if not self.enabled:
-            return
         if self._fd < 0:
             self._open(self._number + 1)
         start = self._size
@@ -188,6 +185,14 @@ class WriteAheadLog:
             os.fdatasync(self._fd)
             self._dirty = False
             self.syncs += 1
+
+    def copy_to(self, target: Path, through: int) -> None:
+        """Copy the closed segments up to `through` to a new directory. One that vanishes meanwhile is in the lake."""
+        target.mkdir(mode=0o700)
+        for number in self.segments():
+            if number <= through:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(self.path(number), target / self.path(number).name)
 
     def read(self, number: int) -> Iterator[Entry]:
         """Entries of one segment in the order they were written; adds to `report`. Before the first append only.
