@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"errors", "clock", "config", "loop", "logs", "datadir", "hoststats"},
     {"db", "runtimes"},
-    {"access", "metrics", "jobs", "fleet", "actions"},
+    {"access", "metrics", "jobs", "fleet", "actions", "backup"},
     {"web", "agent"},
     {"app"},
     {"cli"},

@@ -27,6 +27,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arc.metrics.lakefiles import CATALOG, CATALOG_FILE, FOLDER, copy_lake
 from arc.metrics.schema import TIME, TIME_TYPE, TableSchema
 from arc.metrics.seal import seal
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FILE_PREFIX = "arc-"
-_CATALOG = "__ducklake_metadata_lake"
 
 _TABLES = """
 SELECT t.schema_name, t.table_name, t.comment, c.column_name, c.data_type
@@ -46,18 +46,18 @@ WHERE t.database_name = 'lake' ORDER BY t.schema_name, t.table_name, c.column_in
 _STORED = f"""
 SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0),
     coalesce(sum(f.record_count), 0)
-FROM {_CATALOG}.ducklake_table t
-JOIN {_CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
-LEFT JOIN {_CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
+FROM {CATALOG}.ducklake_table t
+JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
+LEFT JOIN {CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
 WHERE t.end_snapshot IS NULL GROUP BY ALL
 """  # noqa: S608 - constants only
 _MARK = f"""
-SELECT commit_extra_info FROM {_CATALOG}.ducklake_snapshot_changes
+SELECT commit_extra_info FROM {CATALOG}.ducklake_snapshot_changes
 WHERE commit_extra_info IS NOT NULL ORDER BY snapshot_id DESC LIMIT 1
 """  # noqa: S608
 _KNOWN_FILES = f"""
-SELECT path FROM {_CATALOG}.ducklake_data_file
-UNION ALL SELECT path FROM {_CATALOG}.ducklake_files_scheduled_for_deletion
+SELECT path FROM {CATALOG}.ducklake_data_file
+UNION ALL SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion
 """  # noqa: S608
 
 
@@ -85,7 +85,7 @@ class Lake:
         compression: str = "snappy",
     ) -> None:
         self.directory = directory.resolve()
-        self.files = self.directory / "files"
+        self.files = self.directory / FOLDER
         self.temp_directory = temp_directory.resolve()
         self.version = 0
         self.mark = 0
@@ -139,6 +139,12 @@ class Lake:
         with self._reading() as cursor:
             rows = cursor.execute(_STORED).fetchall()
         return {(database, measurement): Stored(*numbers) for database, measurement, *numbers in rows}
+
+    def copy_to(self, target: Path) -> dict[tuple[str, str], Stored]:
+        """A copy as of now in a new directory, which lies in the temporary one; returns what it holds."""
+        with self._write_lock, self._reading() as cursor:
+            copy_lake(cursor, self.directory, target)
+            return self.stored()
 
     def write_file(self, schema: TableSchema, rows: pa.Table) -> Path:
         """Rows as a Parquet file on disk, not yet part of the lake."""
@@ -236,7 +242,7 @@ class Lake:
         self._connection.execute(f"LOAD {literal(str(extension))}")
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
         self._connection.execute(
-            f"ATTACH {literal(f'ducklake:{self.directory}/catalog.ducklake')} AS lake "
+            f"ATTACH {literal(f'ducklake:{self.directory}/{CATALOG_FILE}')} AS lake "
             f"(DATA_PATH {literal(str(self.files))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0)"
         )
 
