@@ -167,8 +167,7 @@ def _store_options(config: Config) -> StoreOptions:
     wal, ingest, query = (config.section(name) for name in ("wal", "ingest", "query"))
     memory = query["memory_limit"] or psutil.virtual_memory().total // 2
     return StoreOptions(
-        wal_enabled=wal["enabled"],
-        wal_sync=wal["sync"],
+        wal_sync=wal["sync"] if wal["enabled"] else "off",
         wal_sync_interval_ms=wal["sync_interval_ms"],
         wal_segment_bytes=wal["segment_size"],
         buffer_rows=ingest["buffer_rows"],

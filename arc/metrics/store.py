@@ -289,7 +289,6 @@ class MetricStore:
             "buffered_by_measurement": sizes,
             "oldest_buffered_s": 0.0 if oldest is None else max(0.0, (clock.now_us() - oldest) / clock.US_PER_S),
             "lake_version": self._lake_version,
-            "wal_enabled": self.wal.enabled,
             "wal_sync": self.wal.sync,
             "wal_segment": self.wal.number,
             "wal_entries": self.wal.entries,
