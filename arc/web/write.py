@@ -222,7 +222,7 @@ def _buffer(stats: dict[str, Any]) -> dict[str, Any]:
         "active_buffers": len(stats["buffered_by_measurement"]),
         "flush_queue_depth": 0,  # one flush at a time takes whatever there is
         "writer_type": "ducklake",
-        "wal_enabled": stats["wal_sync"] != "off",
+        "wal_enabled": True,
         "wal": {name: value for name, value in stats.items() if name.startswith("wal_")},
         "total_wal_errors": stats["wal_failed_writes"],
         "total_wal_dropped": stats["wal_skipped_entries"],
