@@ -84,14 +84,14 @@ class TableSchema:
                 spelling = grown._add(name, _DUCKDB_TYPES[column.type.id])
                 if spelling != name:
                     renames[name] = spelling
-            grown.tags += tuple(tag for tag in batch.tags if tag not in grown.tags)
+            grown.tags += tuple(tag for tag in _spelled(batch.tags, renames) if tag not in grown.tags)
             grown.renames[signature(batch)] = renames
         return grown
 
     def renames_of(self, batch: Batch) -> dict[str, str] | None:
         """How to spell the columns of a batch; None when a batch like this has not been checked yet."""
         renames = self.renames.get(signature(batch))
-        if renames is None or (batch.tags and not set(batch.tags).issubset(self.tags)):
+        if renames is None or (batch.tags and not set(_spelled(batch.tags, renames)).issubset(self.tags)):
             return None
         return renames
 
@@ -106,6 +106,10 @@ class TableSchema:
             )
         self.columns[key] = (spelling, widest)
         return spelling
+
+
+def _spelled(names: Iterable[str], renames: dict[str, str]) -> list[str]:
+    return [renames.get(name, name) for name in names]
 
 
 def _plain(kind: str) -> str:
