@@ -74,6 +74,11 @@ class FoldedLists:
         return spelling
 
 
+def can_mix(kind: str, other: str) -> bool:
+    """Whether values of two kinds can share a column."""
+    return kind == other or {kind, other} == NUMBERS
+
+
 def twice(spelling: str, name: str) -> str:
     return f'columns "{spelling}" and "{name}" differ only in case'
 
@@ -106,5 +111,5 @@ def _check_mixture(name: str, values: list[Any]) -> None:
         if kind is None:
             raise BadValue(f'column "{name}": cannot store a {kind_of(value)}', row)
         first = first or kind
-        if kind != first and {kind, first} != NUMBERS:
+        if not can_mix(first, kind):
             raise BadValue(f'column "{name}": cannot mix {first} and {kind}', row)
