@@ -12,7 +12,6 @@ by DuckDB (json_deserialize_sql), as it does for every view it stores. The secon
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 import threading
@@ -70,11 +69,18 @@ _REFUSED_FUNCTIONS = _words("""
     current_setting getvariable json_serialize_plan json_execute_serialized_sql pg_sleep
     combine finalize variant_bytes_to_variant
 """)
-_FILE_FUNCTION = re.compile(r"read_|glob|scan$|parquet_|sniff_csv|st_read|delta_|iceberg_|query")
+_FILE_FUNCTION = re.compile(r"read_|glob|scan$|parquet_|sniff_csv|st_read|delta_|iceberg_|^query")
+
+_SELECT: dict[str, Any] = {  # SELECT without anything, as a tree
+    "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []}, "select_list": [],
+    "from_table": {"type": "EMPTY", "alias": "", "sample": None, "query_location": 0},
+    "where_clause": None, "group_expressions": [], "group_sets": [], "aggregate_handling": "STANDARD_HANDLING",
+    "having": None, "sample": None, "qualify": None,
+}  # fmt: skip
 
 # Lexemes of SQL, only as far as needed to tell statements apart, to find our own and to give messages.
 _LEXEME = re.compile(
-    r"""(?P<skip>\s+|--[^\n]*|/\*.*?\*/)
+    r"""(?P<skip>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
       | (?P<quoted>"(?:[^"]|"")*"|`[^`]*`)
       | (?P<literal>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|(?P<tag>\$\w*\$).*?(?P=tag))
       | (?P<word>\w+)
@@ -144,13 +150,23 @@ class Guard:
 
     def _plan(self, sql: str, database: str) -> Plan:
         statement = self._parse(sql)
-        rewriter = _Rewriter(sql, database, self.functions)
+        rewriter = _Rewriter(sql, database, self.functions, self._expression_text)
         try:
             rewriter.rewrite(statement)
-            text = self._ask("SELECT json_deserialize_sql(?)", json.dumps({"error": False, "statements": [statement]}))
-        except RecursionError:
-            raise Invalid("SQL query is nested too deeply") from None
-        return Plan(tables=tuple(rewriter.tables), _sql=text)
+            return Plan(tables=tuple(rewriter.tables), _sql=self._text(statement))
+        except (RecursionError, duckdb.Error) as exc:
+            raise Invalid("SQL query is nested too deeply, or says something that cannot be rewritten") from exc
+
+    def _text(self, statement: dict[str, Any]) -> str:
+        return self._ask("SELECT json_deserialize_sql(?)", json.dumps({"error": False, "statements": [statement]}))
+
+    def _expression_text(self, expression: dict[str, Any]) -> str:
+        """An expression as DuckDB writes it, which is the name of its column; "" for one with 1e400 in it."""
+        try:
+            text = self._text({"node": {**_SELECT, "select_list": [expression]}, "named_param_map": []})
+        except duckdb.Error:
+            return ""
+        return text[len("SELECT ") :]
 
     def _parse(self, sql: str) -> dict[str, Any]:
         """The parse tree of the only statement in `sql`, which selects."""
@@ -194,7 +210,7 @@ def _parse_error(sql: str, answer: Mapping[str, Any]) -> Invalid:
     statements = _statements(sql)
     if len(statements) > 1:
         return Invalid("Multiple SQL statements are not allowed")
-    if answer["error_type"] != "not implemented":
+    if "Only SELECT statements" not in answer["error_message"]:
         return Invalid(f"Parser Error: {answer['error_message']}")
     words = [lexeme.text.upper() for lexeme in statements[0]] if statements else []
     if "PIVOT" in words or "PIVOT_WIDER" in words:
@@ -322,8 +338,11 @@ class _Scope:
 class _Rewriter:
     """Checks a parse tree and puts a marker in place of every measurement it reads."""
 
-    def __init__(self, sql: str, database: str, functions: frozenset[str]) -> None:
+    def __init__(
+        self, sql: str, database: str, functions: frozenset[str], spell: Callable[[dict[str, Any]], str]
+    ) -> None:
         self.tables: list[tuple[str, str]] = []
+        self._spell = spell
         self._text = sql.encode(errors="surrogatepass")
         self._database = database
         self._functions = functions
@@ -383,6 +402,9 @@ class _Rewriter:
             is_first = by_name.setdefault(key[1], key) == key
             aliases[key] = ref["alias"] = ref["table_name"] if is_first else f"{database}.{ref['table_name']}"
         inner = replace(scope, aliases=aliases)
+        for item in node["select_list"]:
+            if not item["alias"] and _is_renamed(item):
+                item["alias"] = self._spell(item)
         yield from _children(node, inner)
 
     def _base_table(self, node: dict[str, Any], scope: _Scope) -> Iterator[tuple[Any, _Scope]]:
@@ -441,12 +463,14 @@ class _Rewriter:
         return iter(())
 
     def _constant(self, node: dict[str, Any], scope: _Scope) -> Iterator[tuple[Any, _Scope]]:
-        """Data, not syntax. Only 1e400, which is infinity and has no JSON, is written as a cast of its name."""
-        number = node["value"].get("value")
-        if isinstance(number, float) and math.isinf(number):
-            kind = node["value"]["type"]
-            text = {**node, "alias": "", "value": {"type": {**kind, "id": "VARCHAR"}, "is_null": False, "value": "inf"}}
-            node.update({"class": "CAST", "type": "OPERATOR_CAST", "child": text, "cast_type": kind, "try_cast": False})
+        """Data, not syntax. DuckDB would write a DOUBLE such as 1e10 as the DECIMAL 10000000000.0: cast its text."""
+        value = node["value"]
+        if value["type"]["id"] == "DOUBLE" and not value["is_null"]:
+            kind = {"id": "VARCHAR", "type_info": None}
+            text = {**node, "alias": "", "value": {"type": kind, "is_null": False, "value": repr(value["value"])}}
+            node.update(
+                {"class": "CAST", "type": "OPERATOR_CAST", "child": text, "cast_type": value["type"], "try_cast": False}
+            )
             del node["value"]
         return iter(())
 
@@ -461,6 +485,26 @@ class _Rewriter:
         name = fold(node["function_name"])
         if name not in self._functions or node.get("export_state"):
             raise _function_error(name)
+
+
+def _is_renamed(expression: dict[str, Any]) -> bool:
+    """Whether rewriting changes the text of an expression, and so the name DuckDB gives its column."""
+    found = False
+    waiting: list[Any] = [expression]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if node.get("type") == "STAR":  # stands for several columns, which have names
+                return False
+            if node.get("type") == "SUBQUERY":
+                found = True  # no need to look at what it selects
+            elif node.get("type") == "VALUE_CONSTANT":
+                found = found or node["value"]["type"]["id"] == "DOUBLE"
+            else:
+                waiting += node.values()
+    return found
 
 
 def _children(node: Mapping[str, Any], scope: _Scope) -> Iterator[tuple[Any, _Scope]]:

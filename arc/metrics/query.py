@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_ROWS = 100_000
 _POLL_S = 0.1  # how late a time limit or a vanished client may be noticed
+_CATALOGUE = re.compile(r"(?i)(duckdb|ducklake|pragma|sqlite|pg)_")  # views of the engine, of which a user sees none
 _USER_ERRORS = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.OutOfMemoryException)
 _USER_ERROR_TEXT = re.compile(
     r"(Binder|Catalog|Conversion|Invalid Input|Invalid Type|Mismatch Type|Not implemented|Out of Memory|Out of Range"
@@ -303,11 +304,11 @@ class QueryEngine:
         if plan.listing is not None:
             return _all_at_once(query, self._list(plan.listing))
         views = self._store.views(plan.tables)
-        for (name, measurement), view in zip(plan.tables, views, strict=True):
-            if view is None:
-                if len(views) == 1:
-                    return _all_at_once(query, pa.table({}))
-                raise Invalid(f"Measurement '{name}.{measurement}' does not exist")
+        missing = [table for table, view in zip(plan.tables, views, strict=True) if view is None]
+        if missing and len(views) == 1 and not _CATALOGUE.match(missing[0][1]):
+            return _all_at_once(query, pa.table({}))
+        if missing:
+            raise Invalid(f"Measurement '{'.'.join(missing[0])}' does not exist")
         sources = [_source(view, cursor, buffers) for view in views if view is not None]
         statement = plan.fill(sources)
         cursor.execute(statement)
