@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 _FILE_PREFIX = "arc-"
 
+# every catalog has a schema `main`; it is a database of ours only when it holds something
+_DATABASES = """
+SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'lake' AND schema_name <> 'main'
+UNION SELECT schema_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL
+"""
 _TABLES = """
 SELECT t.schema_name, t.table_name, t.comment, c.column_name, c.data_type
 FROM duckdb_tables() t JOIN duckdb_columns() c USING (database_name, schema_name, table_name)
@@ -131,8 +136,7 @@ class Lake:
 
     def databases(self) -> list[str]:
         with self._reading() as cursor:
-            rows = cursor.execute("SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'lake'").fetchall()
-        return sorted(name for (name,) in rows if name != "main")
+            return [name for (name,) in cursor.execute(_DATABASES).fetchall()]
 
     def stored(self) -> dict[tuple[str, str], Stored]:
         """Files, bytes and rows by (database, measurement)."""
