@@ -25,7 +25,7 @@ from flask_openapi3.openapi import OpenAPI
 
 import arc
 from arc import logs
-from arc.web import documentation, errors, health, parse, query, tokens, write
+from arc.web import documentation, errors, health, logview, monitoring, parse, query, tokens, wal, write
 from arc.web.auth import ANY, Gate
 from arc.web.counters import UNKNOWN
 from arc.web.parts import parts
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SURFACES = (health.surface, write.surface, query.surface, tokens.surface, documentation.surface)
+SURFACES = tuple(module.surface for module in (health, write, query, tokens, monitoring, logview, wal, documentation))
 Headers = list[tuple[str, str]]
 
 SECURITY_HEADERS: Headers = [
