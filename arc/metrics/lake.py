@@ -7,7 +7,7 @@
 
 The segment's number travels in the commit's extra info, so every snapshot says which part of the WAL it holds, and
 replay begins behind it. Columns that held only nulls so far have no type DuckLake knows; the table's comment
-remembers them, and which columns are tags.
+remembers them, which columns are tags, and which were integers in older files.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Lake:
                 table = found[database, measurement] = TableSchema(database, measurement, columns={})
                 self._notes[database, measurement] = notes or ""
                 table.tags = tuple(_noted(notes, "tags"))
+                table.widened = frozenset(_noted(notes, "widened"))
             table.columns[column.casefold()] = (column, kind)
             table.in_lake[column] = kind
         for (database, measurement), table in found.items():
@@ -226,9 +227,7 @@ class Lake:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(schema.database)}")
             cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} ({TIME} {TIME_TYPE})")
         have = schema.in_lake or {TIME: TIME_TYPE}
-        for name, kind in schema.columns.values():
-            if kind == "NULL":
-                continue
+        for name, kind in schema.lake_types().items():
             if name not in have:
                 cursor.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
             elif have[name] != kind:
@@ -279,6 +278,15 @@ def table_name(schema: TableSchema) -> str:
     return f"lake.{quoted(schema.database)}.{quoted(schema.measurement)}"
 
 
+def exact(column: str) -> str:
+    """A widened column in a query, as SQL: its own value, as an expression.
+
+    Were it the column itself, DuckDB 1.5 would compare the files' integers with the condition's constant rounded to
+    an integer: 1 > 0.7 would be false (duckdb issue 24900, fixed after 1.5).
+    """
+    return f"{quoted(column)} * 1.0"
+
+
 def quoted(name: str) -> str:
     """An SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -291,7 +299,8 @@ def literal(text: str) -> str:
 
 def _notes(schema: TableSchema) -> str:
     null_columns = [name for name, kind in schema.columns.values() if kind == "NULL"]
-    notes = {key: value for key, value in (("null_columns", null_columns), ("tags", list(schema.tags))) if value}
+    notes = {"null_columns": null_columns, "tags": list(schema.tags), "widened": sorted(schema.widened_then())}
+    notes = {key: names for key, names in notes.items() if names}
     return json.dumps(notes, sort_keys=True) if notes else ""
 
 

@@ -26,7 +26,7 @@ from arc import clock
 from arc.errors import ArcError, Cancelled, Invalid, TimedOut, Unavailable
 from arc.metrics.explain import without_internals
 from arc.metrics.guard import Guard, Listing, Plan
-from arc.metrics.lake import quoted
+from arc.metrics.lake import exact, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -411,7 +411,7 @@ def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[st
     halves = []
     if view.lake_version is not None:
         table = f"lake.{quoted(view.database)}.{quoted(view.measurement)} AT (VERSION => {view.lake_version})"
-        halves.append(_selection(view, view.lake_columns, table))
+        halves.append(_selection(view, view.lake_columns, table, view.widened))
     if view.buffered is not None or not halves:
         rows = view.buffered if view.buffered is not None else pa.table({})
         name = f"arc_rows_{secrets.token_hex(8)}"  # not to be guessed, or a CTE could take its place
@@ -421,14 +421,14 @@ def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[st
     return f"({' UNION ALL '.join(halves)})"
 
 
-def _selection(view: TableView, present: frozenset[str], table: str) -> str:
+def _selection(view: TableView, present: frozenset[str], table: str, widened: frozenset[str] = frozenset()) -> str:
     """SELECT of all columns in their order; one that is not there, or has no type yet, is null."""
     columns = []
     for name, kind in view.columns:
         if kind == "NULL":
             columns.append(f"CAST(NULL AS VARCHAR) AS {quoted(name)}")
         elif name in present:
-            columns.append(quoted(name))
+            columns.append(f"{exact(name)} AS {quoted(name)}" if name in widened else quoted(name))
         else:
             columns.append(f"CAST(NULL AS {kind}) AS {quoted(name)}")
     return f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - names are quoted

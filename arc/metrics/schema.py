@@ -7,7 +7,7 @@ as SQL does; the first spelling stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -57,6 +57,7 @@ class TableSchema:
 
     columns: folded name -> (name, DuckDB type). tags: columns that ever came as tags. in_lake: what the lake's
     table has. renames: for signatures met before, how their columns are to be renamed.
+    widened: columns of which the lake has files of a narrower type, see lake.exact().
     """
 
     database: str
@@ -65,6 +66,7 @@ class TableSchema:
     tags: tuple[str, ...] = ()
     in_lake: dict[str, str] = field(default_factory=dict)
     renames: dict[Signature, dict[str, str]] = field(default_factory=dict)
+    widened: frozenset[str] = frozenset()
 
     @property
     def full_name(self) -> str:
@@ -73,9 +75,17 @@ class TableSchema:
     def names_and_types(self) -> tuple[tuple[str, str], ...]:
         return tuple(self.columns.values())
 
+    def lake_types(self) -> dict[str, str]:
+        """What the lake's table has once the rows of this schema are in it."""
+        return {name: kind for name, kind in self.columns.values() if kind != "NULL"}
+
+    def widened_then(self) -> frozenset[str]:
+        """`widened` once the rows of this schema are in the lake."""
+        return self.widened | {name for name, kind in self.lake_types().items() if self.in_lake.get(name, kind) != kind}
+
     def grown_by(self, batches: Iterable[Batch]) -> TableSchema:
         """This schema with the columns of the batches; raises Invalid and changes nothing."""
-        grown = TableSchema(self.database, self.measurement, dict(self.columns), self.tags, self.in_lake)
+        grown = replace(self, columns=dict(self.columns), renames={})
         if len(self.renames) < _MAX_SIGNATURES:
             grown.renames = dict(self.renames)  # what fitted once fits for ever, as types only widen
         for batch in batches:

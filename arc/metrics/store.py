@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,8 @@ class TableView:
     """One measurement as of one instant: the rows of `lake_version` and, disjoint from them, `buffered`.
 
     columns: (name, DuckDB type) in order, `time` first; type NULL while only nulls were seen.
-    lake_version: None while the lake has no such table. lake_columns: what its table has at that version.
+    lake_version: None while the lake has no such table. lake_columns: what its table has at that version; widened:
+    those of them to be read through lake.exact().
     buffered: may lack columns; None when no row waits.
     """
 
@@ -76,6 +78,7 @@ class TableView:
     lake_version: int | None
     lake_columns: frozenset[str]
     buffered: pa.Table | None
+    widened: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -259,12 +262,15 @@ class MetricStore:
         keys = [(database.casefold(), measurement.casefold()) for database, measurement in wanted]
         with self._lock:
             version = self._lake_version
-            found = [(key, self._schemas.get(key), self._buffer.chunks(key)) for key in keys]
-            in_lake = [frozenset(schema.in_lake) if schema else frozenset() for _, schema, _ in found]
-        return [
-            self._view(key, schema, chunks, version, columns)
-            for (key, schema, chunks), columns in zip(found, in_lake, strict=True)
-        ]
+            # copies: what the lake has of a schema changes with the next flush
+            found = [(key, copy(self._schemas.get(key)), self._buffer.chunks(key)) for key in keys]
+        return [self._view(key, schema, chunks, version) for key, schema, chunks in found]
+
+    def schema(self, database: str, measurement: str) -> TableSchema:
+        """What is known of a measurement; without columns but `time` for a new one."""
+        with self._lock:
+            known = self._schemas.get((database.casefold(), measurement.casefold()))
+        return known or TableSchema(database, measurement)
 
     def stats(self) -> dict[str, Any]:
         """Counters and sizes, for the routes that report them."""
@@ -411,10 +417,8 @@ class MetricStore:
                 self.counters.requests += 1
                 self.counters.bytes += len(waiting.entry.body)
 
-    def _view(
-        self, key: Key, schema: TableSchema | None, chunks: list[Chunk], version: int, in_lake: frozenset[str]
-    ) -> TableView | None:
-        if schema is None or not (in_lake or chunks):
+    def _view(self, key: Key, schema: TableSchema | None, chunks: list[Chunk], version: int) -> TableView | None:
+        if schema is None or not (schema.in_lake or chunks):
             return None
         buffered = None
         if chunks:
@@ -428,9 +432,10 @@ class MetricStore:
             schema.database,
             schema.measurement,
             schema.names_and_types(),
-            version if in_lake else None,
-            in_lake,
+            version if schema.in_lake else None,
+            frozenset(schema.in_lake),
             buffered,
+            schema.widened,
         )
 
     def _flush(self) -> int:
@@ -460,7 +465,8 @@ class MetricStore:
         with self._lock:
             self._lake_version = version
             for key, schema in schemas.items():
-                self._schemas[key].in_lake = {name: kind for name, kind in schema.columns.values() if kind != "NULL"}
+                current, widened, types = self._schemas[key], schema.widened_then(), schema.lake_types()
+                current.widened, current.in_lake = widened, types
             self._buffer.drop()
         if rows:
             self.counters.flushes += 1

@@ -189,3 +189,15 @@ def test_large_integers_may_round_as_doubles():
     chunk = {TIME: TIMES, "v": pa.array([2**53 + 1, -(2**63)], pa.int64())}
 
     assert rows_as_table(schema, [chunk]).column("v").to_pylist() == [float(2**53), -(2.0**63)]
+
+
+def test_column_is_widened_when_the_lake_has_it_narrower():
+    schema = grown(batch(v="BIGINT", w="NULL"))
+    schema.in_lake = schema.lake_types()
+    assert schema.widened_then() == frozenset()
+
+    schema = grown(batch(v="DOUBLE", w="DOUBLE"), schema=schema)
+
+    assert schema.widened_then() == {"v"}
+    schema.widened, schema.in_lake = schema.widened_then(), schema.lake_types()
+    assert grown(batch(v="BIGINT"), schema=schema).widened_then() == {"v"}
