@@ -3,9 +3,9 @@
     separators found -> lines hashed by their keys -> groups compared with their first line, byte by byte
                      -> columns cut out of the body and converted
 
-A line is plain when it has no backslash and no quote left open, and is written like the first of its group: same
-measurement, same keys, same kinds of values, nothing left out. All others stay with linegrammar, which also reads the
-first line of each group, so that both ways agree.
+A line is plain when it has no quote left open and is written like the first of its group: same measurement, same keys
+without escapes, same kinds of values, nothing left out. All others stay with linegrammar, which also reads the first
+line of each group, so that both ways agree.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 
 from arc.errors import Invalid
 from arc.metrics.batch import Batch, time_array
-from arc.metrics.linegrammar import BOOLEANS
-from arc.metrics.linetext import BACKSLASH, NEWLINE, QUOTE
+from arc.metrics.linegrammar import BOOLEANS, ESCAPED
+from arc.metrics.linetext import BACKSLASH, NEWLINE, QUOTE, are_escaped, unescaped_quotes
 from arc.metrics.names import TIME
 from arc.metrics.timeunits import column_to_us
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from arc.metrics.linegrammar import LineParser, Point
-    from arc.metrics.linetext import LineText, Positions
+    from arc.metrics.linetext import LineText, Mask, Positions
     from arc.metrics.timeunits import Unit
 
     Array = np.ndarray[Any, Any]
     Token = tuple[Positions, Positions]  # where one token starts and ends in each line of a group
 
 MAX_UNSORTED_GROUPS = 8
+MAX_HALVINGS = 4  # of lines among which one spoils the others
 MIN_GROUP = 48  # lines; about where the calls for a group cost as much as parsing its lines
 _COMMA, _EQUALS, _SPACE = b",= "
 _INTEGER_BYTES, _FLOAT_BYTES = b"-0123456789", b"+-.0123456789eE"
@@ -63,10 +64,14 @@ _UNREADABLE = (_NotPlain, Invalid, pa.ArrowInvalid)  # not this way
 
 @dataclass(slots=True)
 class Group:
-    """Lines of one shape. lines: their indexes in the text, ascending."""
+    """Lines of one measurement.
 
+    lines: their indexes in the text, ascending. batch: None when a column of it would need two types.
+    """
+
+    measurement: str
     lines: Positions
-    batch: Batch
+    batch: Batch | None
 
 
 def read_groups(text: LineText, parser: LineParser, unit: Unit, received_us: int) -> tuple[list[Group], Positions]:
@@ -93,7 +98,7 @@ class _Reader:
         self._received_us = received_us
         self._chars = np.frombuffer(text.body, np.uint8)
         self._words = _words(text.body)
-        self._is_odd = np.zeros(len(text.starts), bool)
+        self._is_odd = np.zeros(len(text.starts), bool)  # those with a quote left open
         self._at = self._separators()
         kinds = self._chars[self._at].tobytes().replace(b"\r", b"\n")
         self._kind = np.frombuffer(kinds, np.uint8)
@@ -108,14 +113,15 @@ class _Reader:
         is_separator = chars == _COMMA
         is_separator |= chars == _EQUALS
         is_separator |= chars == _SPACE
+        if BACKSLASH in text.body:
+            separators = np.flatnonzero(is_separator)
+            is_separator[separators[are_escaped(text.body, separators)]] = False
         is_separator[text.ends] = True
         separators = np.flatnonzero(is_separator)
-        if BACKSLASH in text.body:
-            self._is_odd[np.searchsorted(text.ends, np.flatnonzero(chars == BACKSLASH))] = True
         return separators[~self._are_quoted(separators)] if QUOTE in text.body else separators
 
-    def _are_quoted(self, separators: Positions) -> Array:
-        quotes = np.flatnonzero(self._chars == QUOTE)
+    def _are_quoted(self, separators: Positions) -> Mask:
+        quotes = unescaped_quotes(self._text.body)
         lines = np.searchsorted(self._text.ends, quotes)
         self._is_odd |= (np.bincount(lines, minlength=len(self._is_odd)) & 1).astype(bool)
         quotes = quotes[~self._is_odd[lines]]  # an opening and a closing one by turns
@@ -124,7 +130,7 @@ class _Reader:
         depth = np.zeros(len(separators) + 1, np.int8)
         depth[inside[:, 0]] += 1
         depth[inside[:, 1]] -= 1
-        are_quoted: Array = np.cumsum(depth[:-1], dtype=np.int8) > 0
+        are_quoted: Mask = np.cumsum(depth[:-1], dtype=np.int8) > 0
         return are_quoted
 
     def read(self) -> None:
@@ -135,8 +141,27 @@ class _Reader:
                 lines = self._add_group(lines)
         except _UNREADABLE:
             pass
-        for candidates in self._by_hash(lines):
-            self._read(candidates)
+        if len(lines) >= MIN_GROUP:
+            for candidates in self._by_hash(lines):
+                self._read(candidates, MAX_HALVINGS)
+
+    def _read(self, lines: Positions, halvings: int) -> None:
+        """Adds groups for as many of the lines as possible."""
+        while len(lines) >= MIN_GROUP:
+            try:
+                lines = self._add_group(lines)
+            except _UNREADABLE:  # one of them is the reason, hardly all; the better half may do without it
+                if halvings:
+                    self._read(lines[: len(lines) // 2], halvings - 1)
+                    self._read(lines[len(lines) // 2 :], halvings - 1)
+                return
+
+    def _add_group(self, lines: Positions) -> Positions:
+        """A group of the lines that are written like the first; returns the others."""
+        group = self._group(lines)
+        self.groups.append(group)
+        self.is_left[group.lines] = False
+        return lines[self.is_left[lines]]
 
     def _by_hash(self, lines: Positions) -> Iterator[Positions]:
         """Lines that seem to be of one shape, enough of them for a group."""
@@ -179,28 +204,9 @@ class _Reader:
         hashes += lengths.astype(np.uint64) * _WEIGHTS[2]
         return hashes
 
-    def _read(self, lines: Positions) -> None:
-        """Adds groups for as many of the lines as possible."""
-        if len(lines) < MIN_GROUP:
-            return
-        try:
-            self._read(self._add_group(lines))
-        except _UNREADABLE:  # one of them is the reason; halving finds out which
-            middle = len(lines) // 2
-            self._read(lines[:middle])
-            self._read(lines[middle:])
-
-    def _add_group(self, lines: Positions) -> Positions:
-        """A group of the lines that are written like the first; returns the others."""
-        group = self._group(lines)
-        self.groups.append(group)
-        self.is_left[group.lines] = False
-        return lines[self.is_left[lines]]
-
     def _group(self, lines: Positions) -> Group:
         """Raises _NotPlain where the first line, or nearly every line, has to be parsed by itself."""
-        point = self._first_point(lines)
-        shape = _separators_of(point, int(self._count[lines[0]]))
+        point, shape = self._first_point(lines)
         lines = lines[self._count[lines] == len(shape)]
         first = self._first[lines]
         fits = self._is_token((self._text.starts[lines], self._at[first]), point.measurement)
@@ -212,13 +218,20 @@ class _Reader:
         if not fits.all():
             tokens = [(starts[fits], ends[fits]) for starts, ends in tokens]
         tags = tuple(column for _, column in point.names.tags)
-        return Group(lines, Batch(point.measurement, self._columns(point, tokens), len(lines), tags))
+        batch = Batch(point.measurement, self._columns(point, tokens), len(lines), tags)
+        return Group(point.measurement, lines, batch)
 
-    def _first_point(self, lines: Positions) -> Point:
+    def _first_point(self, lines: Positions) -> tuple[Point, bytes]:
+        """The first line's point and separators, if it has a point and is plain."""
         point = self._parser.parse(self._text.line(lines[0])) if len(lines) else None
         if point is None:
             raise _NotPlain
-        return point
+        first, count = int(self._first[lines[0]]), int(self._count[lines[0]])
+        at = self._at[first : first + count].tolist()
+        for key, start, end in zip((*point.tags, *point.fields), at[::2], at[1::2], strict=False):
+            if self._text.body[start + 1 : end] != key.encode():
+                raise _NotPlain
+        return point, _separators_of(point, count)
 
     def _tokens(self, lines: Positions, count: int) -> list[Token]:
         """What stands between the separators: measurement, then keys and values in turn, then the timestamp if any."""
@@ -238,7 +251,7 @@ class _Reader:
             kinds = self._kinds(ends)
             fits &= kinds == kinds[0]
             if kinds[0] == _TEXT:
-                fits &= (self._chars[starts] == QUOTE) & (ends - starts > 1)
+                fits &= (self._chars[starts] == QUOTE) & (ends - starts > 1) & (self._chars[ends - 2] != BACKSLASH)
         return fits
 
     def _is_token(self, token: Token, text: str) -> Array:
@@ -259,7 +272,7 @@ class _Reader:
         fields = {key: self._field(token) for key, token in zip(point.fields, values[len(tags) :], strict=False)}
         return {
             TIME: time_array(self._times(tokens)),
-            **{column: self._texts(tags[key]) for key, column in point.names.tags},
+            **{column: self._unescaped(tags[key]) for key, column in point.names.tags},
             **{column: fields[key] for key, column in point.names.fields},
         }
 
@@ -279,7 +292,7 @@ class _Reader:
         if kind == _UNSIGNED:
             return self._numbers((starts, ends - 1), _INTEGER_BYTES[1:], pa.int64())
         if kind == _TEXT:
-            return self._texts((starts + 1, ends - 1))
+            return self._unescaped((starts + 1, ends - 1))
         return self._booleans(token)
 
     def _booleans(self, token: Token) -> pa.Array:
@@ -296,6 +309,12 @@ class _Reader:
         if texts.buffers()[2].slice(0, size).to_pybytes().translate(None, allowed):
             raise _NotPlain
         return texts.cast(kind)
+
+    def _unescaped(self, token: Token) -> pa.Array:
+        texts = self._texts(token)
+        if BACKSLASH not in self._text.body:
+            return texts
+        return pc.replace_substring_regex(texts, pattern=ESCAPED.pattern, replacement=r"\1")
 
     def _texts(self, token: Token) -> pa.Array:
         """An array whose every second element is the token, the others being what lies between; then only those."""

@@ -30,7 +30,7 @@ _PIECES = {
     for separator in " ,"
 }
 _KEY_AND_VALUE = re.compile(r"((?:[^=\\]++|\\.)*+)=(.*)", re.DOTALL)
-_ESCAPED = re.compile(r'\\([,= "\\])')
+ESCAPED = re.compile(r'\\([,= "\\])')
 _OPEN_END = re.compile(r"(?:[^\\]++|\\.)*+", re.DOTALL)  # matches all unless the last character is escaped
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 BOOLEANS = {"t": True, "true": True, "f": False, "false": False}  # in any case
@@ -202,4 +202,4 @@ def _string(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    return _ESCAPED.sub(r"\1", text) if "\\" in text else text
+    return ESCAPED.sub(r"\1", text) if "\\" in text else text

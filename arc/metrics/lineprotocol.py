@@ -9,7 +9,7 @@ decode_lines -> linetext: where the lines are
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,8 @@ import pyarrow as pa
 from arc.errors import Invalid
 from arc.metrics import linecolumns, timeunits
 from arc.metrics.batch import Batch, time_array
-from arc.metrics.columns import KINDS, FoldedLists, arrow_column, can_mix
+from arc.metrics.columns import KINDS, BadValue, FoldedLists, arrow_column, can_mix
+from arc.metrics.linecolumns import Group
 from arc.metrics.linegrammar import BadLine, LineParser
 from arc.metrics.linetext import WHITE, find_lines
 from arc.metrics.names import TIME, check_measurement
@@ -26,7 +27,6 @@ from arc.metrics.names import TIME, check_measurement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.linecolumns import Group
     from arc.metrics.linegrammar import Point
     from arc.metrics.linetext import Positions
     from arc.metrics.timeunits import Unit
@@ -42,6 +42,9 @@ PRECISIONS = {
     **dict.fromkeys(("m", "minute"), timeunits.MINUTE),
     **dict.fromkeys(("h", "hour"), timeunits.HOUR),
 }
+
+
+_NUMBER_TYPES = {pa.int64(), pa.float64()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,37 +80,37 @@ def decode_lines(body: bytes, precision: str, received_us: int) -> Lines:
     return _Decoder(body, unit, received_us).lines()
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Of one measurement: lines read together and lines read one by one."""
-
-    groups: list[Group] = field(default_factory=list)
-    points: list[Numbered] = field(default_factory=list)
-
-
 class _Decoder:
     def __init__(self, body: bytes, unit: Unit, received_us: int) -> None:
         self._text = find_lines(body)
         self._parser = LineParser(unit, received_us)
-        self._groups, self._rest = linecolumns.read_groups(self._text, self._parser, unit, received_us)
+        self._unit = unit
+        self._received_us = received_us
         self._rejected: list[Rejected] = []
 
     def lines(self) -> Lines:
-        measurements: dict[str, _Rows] = defaultdict(_Rows)
-        for group in self._groups:
-            measurements[group.batch.measurement].groups.append(group)
-        for index, point in self._points(self._rest):
-            measurements[point.measurement].points.append((index, point))
         batches: list[Batch] = []
-        for measurement, rows in measurements.items():
+        for measurement, groups in self._groups().items():
             check_measurement(measurement)
-            batches += self._batches(rows)
+            batches += self._batches(groups)
         self._rejected.sort(key=lambda line: line.line_number)
         return Lines(batches, self._rejected, sum(batch.rows for batch in batches) + len(self._rejected))
 
-    def _points(self, indexes: Positions) -> Iterator[Numbered]:
+    def _groups(self) -> dict[str, list[Group]]:
+        """By measurement."""
+        groups: dict[str, list[Group]] = defaultdict(list)
+        for first, block in self._text.blocks():
+            together, rest = linecolumns.read_groups(block, self._parser, self._unit, self._received_us)
+            for group in together:
+                group.lines += first
+                groups[group.measurement].append(group)
+            for group in _groups_of_points(self._points(rest + first)):
+                groups[group.measurement].append(group)
+        return groups
+
+    def _points(self, lines: Positions) -> Iterator[Numbered]:
         """The lines one by one, without those that cannot be read."""
-        for index in indexes.tolist():
+        for index in lines.tolist():
             try:
                 point = self._parser.parse(self._text.line(index))
             except BadLine as error:
@@ -116,19 +119,17 @@ class _Decoder:
                 if point is not None:
                     yield index, point
 
-    def _batches(self, rows: _Rows) -> list[Batch]:
-        """In the order of their first lines, with one type per column."""
-        try:
-            return _united(rows)
-        except Invalid:  # kinds that do not go together: line by line it shows which come too late
-            together = (point for group in rows.groups for point in self._points(group.lines))
-            points = sorted([*together, *rows.points], key=lambda numbered: numbered[0])
-            return _united(_Rows(points=self._of_one_kind(points)))
+    def _batches(self, groups: list[Group]) -> list[Batch]:
+        """Of one measurement, in the order of lines, with one type per column."""
+        batches = _united(groups)
+        if batches is None:  # line by line it shows which come too late
+            points = self._points(np.sort(np.concatenate([group.lines for group in groups])))
+            batches = _united(_groups_of_points(self._of_one_kind(points)))
+        return batches or []
 
-    def _of_one_kind(self, points: list[Numbered]) -> list[Numbered]:
-        """Rejects, in the order of lines, each that does not go with those before it."""
+    def _of_one_kind(self, points: Iterator[Numbered]) -> Iterator[Numbered]:
+        """Rejects each that does not go with those before it."""
         kinds: dict[str, str] = {}
-        good = []
         for index, point in points:
             found = {name: KINDS[type(value)] for name, value in point.columns().items()}
             for name, kind in found.items():
@@ -137,37 +138,44 @@ class _Decoder:
                     self._reject(index, f'column "{name}": cannot mix {known} and {kind}')
                     break
             else:
-                good.append((index, point))
+                yield index, point
                 kinds = {**{name.casefold(): kind for name, kind in found.items()}, **kinds}
-        return good
 
     def _reject(self, index: int, reason: str) -> None:
         text = self._text.line(index).strip(WHITE)[:MAX_SHOWN]
         self._rejected.append(Rejected(int(self._text.numbers[index]), text, reason))
 
 
-def _united(rows: _Rows) -> list[Batch]:
-    """Batches with one type per column. Raises Invalid where a column would need two."""
-    firsts = [(int(group.lines[0]), group.batch) for group in rows.groups]
-    if rows.points:
-        firsts.append((rows.points[0][0], _batch_of_points([point for _, point in rows.points])))
-    batches = [batch for _, batch in sorted(firsts, key=lambda first: first[0])]
+def _united(groups: list[Group]) -> list[Batch] | None:
+    """Batches with one type per column; None where a column would need two."""
+    batches = [group.batch for group in sorted(groups, key=lambda group: group.lines[0]) if group.batch]
     types: dict[str, set[pa.DataType]] = defaultdict(set)
     for batch in batches:
         for name, column in batch.columns.items():
             types[name.casefold()].add(column.type)
+    mixed = {name for name, found in types.items() if len(found) > 1}
+    if len(batches) < len(groups) or any(types[name] != _NUMBER_TYPES for name in mixed):
+        return None
     for batch in batches:
-        for name, column in batch.columns.items():
-            if len(types[name.casefold()]) > 1:
-                batch.columns[name] = _as_float(column)
+        for name in batch.columns:
+            if name.casefold() in mixed:
+                batch.columns[name] = batch.columns[name].cast(pa.float64(), safe=False)
     return batches
 
 
-def _as_float(column: pa.Array) -> pa.Array:
-    """The type that integers and floats have in common. Raises Invalid for anything else."""
-    if column.type not in (pa.int64(), pa.float64()):
-        raise Invalid(f"no common type for {column.type} and others")
-    return column.cast(pa.float64(), safe=False)
+def _groups_of_points(points: Iterator[Numbered]) -> list[Group]:
+    """One per measurement."""
+    measurements: dict[str, list[Numbered]] = defaultdict(list)
+    for index, point in points:
+        measurements[point.measurement].append((index, point))
+    groups = []
+    for measurement, numbered in measurements.items():
+        lines = np.array([index for index, _ in numbered])
+        try:
+            groups.append(Group(measurement, lines, _batch_of_points([point for _, point in numbered])))
+        except BadValue:
+            groups.append(Group(measurement, lines, None))
+    return groups
 
 
 def _batch_of_points(points: list[Point]) -> Batch:

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 NEWLINE, RETURN, QUOTE, BACKSLASH, EQUALS = b'\n\r"\\='
 WHITE = " \t\r\n\v\f"  # trimmed off both ends of a line
+MAX_BLOCK = 4 << 20  # bytes
 PAD = b"\n" * 8  # around the body, so that eight bytes can be read at every place of it
 
 Positions = np.ndarray[Any, Any]  # int64, offsets in the padded body
+Mask = np.ndarray[Any, Any]  # bool
 
 
 @dataclass(slots=True)
@@ -32,6 +34,18 @@ class LineText:
 
     def line(self, index: int) -> str:
         return self.body[self.starts[index] : self.ends[index]].decode()
+
+    def blocks(self) -> Iterator[tuple[int, LineText]]:
+        """The text in pieces of whole lines, each with the index of its first line, to bound the memory of readers."""
+        first = 0
+        while first < len(self.starts):
+            start = self.starts[first]
+            end = max(int(np.searchsorted(self.ends, start + MAX_BLOCK)), first + 1)
+            body = b"".join((PAD, self.body[start : self.ends[end - 1]], PAD))
+            shift = start - len(PAD)
+            lines = slice(first, end)
+            yield first, LineText(body, self.starts[lines] - shift, self.ends[lines] - shift, self.numbers[lines])
+            first = end
 
 
 def find_lines(body: bytes) -> LineText:
@@ -68,7 +82,7 @@ def _texts_over_lines(body: bytes, newlines: Positions) -> Iterator[tuple[int, i
     A quote left open begins such a text only if it begins the value of a field and is closed later by a quote that a
     separator or a line's end follows. Otherwise it was forgotten, and only its own line is odd.
     """
-    quotes = _unescaped_quotes(body)
+    quotes = unescaped_quotes(body)
     before = np.searchsorted(quotes, newlines)  # quotes before each newline
     done = 0
     for line in np.flatnonzero(np.diff(before) & 1).tolist():  # between newlines[line] and newlines[line + 1]
@@ -90,18 +104,18 @@ def _begins_text(body: bytes, start: int, quote: int) -> bool:
     return body[quote - 1] == EQUALS and b" " in body[start:quote]
 
 
-def _unescaped_quotes(body: bytes) -> Positions:
+def unescaped_quotes(body: bytes) -> Positions:
+    quotes = np.flatnonzero(np.frombuffer(body, np.uint8) == QUOTE)
+    return quotes[~are_escaped(body, quotes)] if BACKSLASH in body else quotes
+
+
+def are_escaped(body: bytes, at: Positions) -> Mask:
+    """Whether an odd number of backslashes stands before each of these places."""
     chars = np.frombuffer(body, np.uint8)
-    quotes = np.flatnonzero(chars == QUOTE)
-    if BACKSLASH not in body:
-        return quotes
-    escaped = [index for index in np.flatnonzero(chars[quotes - 1] == BACKSLASH) if _is_escaped(body, quotes[index])]
-    return np.delete(quotes, escaped)
-
-
-def _is_escaped(body: bytes, at: int) -> bool:
-    """Whether an odd number of backslashes stands before."""
-    start = at
-    while body[start - 1] == BACKSLASH:
-        start -= 1
-    return bool((at - start) & 1)
+    are_escaped: Mask = chars[at - 1] == BACKSLASH
+    for index in np.flatnonzero(are_escaped & (chars[at - 2] == BACKSLASH)).tolist():
+        start = at[index] - 2
+        while body[start - 1] == BACKSLASH:
+            start -= 1
+        are_escaped[index] = (at[index] - start) & 1
+    return are_escaped

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc.errors import Invalid
-from arc.metrics import linecolumns
+from arc.metrics import linecolumns, linetext
 from arc.metrics.linegrammar import LineParser
 from arc.metrics.lineprotocol import Rejected, decode_lines
 
@@ -412,24 +412,30 @@ def bodies(draw):
     return draw(st.sampled_from(["\n", "\r\n"])).join(lines)
 
 
-def outcome(body, precision, min_group):
+def outcome(body, precision, min_group, max_block=10**9):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(linecolumns, "MIN_GROUP", min_group)
+            patch.setattr(linetext, "MAX_BLOCK", max_block)
             return comparable(decode_lines(body, precision, NOW))
     except Invalid:
         return "refused"
 
 
-@settings(max_examples=400, deadline=None)
-@given(bodies(), st.sampled_from(["ns", "s", "h"]))
-def test_reading_together_changes_nothing(body, precision):
-    assert outcome(body.encode(), precision, 2) == outcome(body.encode(), precision, ONE_BY_ONE)
+def check_ways_agree(body, precision="ns"):
+    one_by_one = outcome(body, precision, ONE_BY_ONE)
+
+    assert outcome(body, precision, 2) == one_by_one
+    assert outcome(body, precision, 2, max_block=len(body) // 2) == one_by_one
 
 
 @settings(max_examples=300, deadline=None)
+@given(bodies(), st.sampled_from(["ns", "s", "h"]))
+def test_reading_together_changes_nothing(body, precision):
+    check_ways_agree(body.encode(), precision)
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.text('ab1i, =\\"\n\r#t.é', max_size=12), min_size=1, max_size=8).map("\nm a=1\n".join))
 def test_reading_together_changes_nothing_of_nonsense(body):
-    body = f"m a=1\n{body}".encode()
-
-    assert outcome(body, "ns", 2) == outcome(body, "ns", ONE_BY_ONE)
+    check_ways_agree(f"m a=1\n{body}".encode())
