@@ -261,9 +261,9 @@ class QueryEngine:
         query = ActiveQuery(
             str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, time.monotonic() + timeout_s, is_gone
         )
-        with self._counted(query):
+        with self._counted(query), self._registered(query):
             plan = self._checked(sql, database)
-            with self._registered(query), self._slot(query), self._cursor(query) as cursor:
+            with self._slot(query), self._cursor(query) as cursor:
                 buffers: list[str] = []
                 try:
                     opened = self._begin(query, plan, cursor, buffers)
