@@ -15,6 +15,10 @@ class Invalid(ArcError):
     """The input breaks a rule; nothing of it was stored."""
 
 
+class Unreadable(Invalid):
+    """An uploaded file is not what it is said to be; nothing of it was stored."""
+
+
 class Unauthenticated(ArcError):
     """No token, or one that is unknown, expired, revoked."""
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from arc import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +33,20 @@ def unpin() -> None:
     """Let the calling thread use every core again: for work outside the interpreter lock."""
     if len(_CORES) > 1:
         os.sched_setaffinity(0, _CORES)
+
+
+@contextmanager
+def unpinned() -> Iterator[None]:
+    """Around long work outside the interpreter lock in a thread that may be pinned; threads it starts are free too."""
+    if not _CORES:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    unpin()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class PeriodicLoop:

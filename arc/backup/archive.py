@@ -17,7 +17,7 @@ import os
 import posixpath
 import tarfile
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from arc.errors import ArcError
 
@@ -36,6 +36,29 @@ _BLOCK = tarfile.BLOCKSIZE
 
 class BadBackup(ArcError):
     """It is no backup, or not the one that was made."""
+
+
+class Stream(Protocol):
+    """What unpack() reads from: at most `size` bytes at a time, none at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Pieces:
+    """A stream out of pieces that come one after the other."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def read(self, size: int, /) -> bytes:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = memoryview(piece)
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(found)
 
 
 @dataclass(frozen=True)
@@ -106,11 +129,11 @@ def pack(directory: Path) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
-def unpack(stream: IO[bytes], target: Path) -> Iterator[int]:
+def unpack(stream: Stream, target: Path) -> Iterator[int]:
     """Fill an empty directory from tar, also compressed. Raises BadBackup unless each file is as it was sealed."""
     sums: dict[str, str] | None = None
     try:
-        with tarfile.open(fileobj=stream, mode="r|*", bufsize=_PIECE_BYTES) as tar:
+        with tarfile.open(fileobj=stream, mode="r|*", bufsize=_PIECE_BYTES) as tar:  # type: ignore[call-overload]
             for member in tar:
                 path = _inside(target, member)
                 if sums is None:

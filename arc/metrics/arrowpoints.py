@@ -8,6 +8,7 @@ references to one long text.
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from arc.metrics.batch import Batch
     from arc.metrics.timeunits import Unit
 
+TAGS = b"arc.tags"  # key of the schema's metadata: names of the columns that are tags
 MAX_BYTES = 256 << 20  # of one body, as plain columns
 _UNITS = {
     "s": timeunits.SECOND,
@@ -62,7 +64,9 @@ def batch_of_table(table: pa.Table, measurement: str, received_us: int) -> Batch
     columns: dict[str, Any] = {}
     for name, column in zip(names, table.columns, strict=True):
         columns[name] = times_us(column) if name == TIME else plain_column(name, column)
-    return batch_of_columns(measurement, columns or {TIME: np.empty(0, np.int64)}, received_us)
+    batch = batch_of_columns(measurement, columns or {TIME: np.empty(0, np.int64)}, received_us)
+    batch.tags = _tags(table.schema, batch)
+    return batch
 
 
 def times_us(column: pa.ChunkedArray, unit: Unit | None = None) -> np.ndarray[Any, Any]:
@@ -107,6 +111,24 @@ def plain_column(name: str, column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_nested(kind):
         return pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.string())
     raise Invalid(f'column "{name}": Arrow type {kind} cannot be stored')
+
+
+def arrow_body(columns: dict[str, pa.Array], tags: tuple[str, ...] = ()) -> bytes:
+    """Columns as a body for decode_arrow."""
+    metadata = {TAGS: json.dumps(tags)} if tags else None
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _tags(schema: pa.Schema, batch: Batch) -> tuple[str, ...]:
+    try:
+        named = json.loads((schema.metadata or {}).get(TAGS, b"[]"))
+        return tuple(name for name in batch.columns if name in named)
+    except (ValueError, TypeError):
+        raise Invalid(f"schema metadata {TAGS.decode()} must be a JSON array of column names") from None
 
 
 _BINARY = (

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # First match wins, so a family stands before its base.
 STATUS: dict[type[errors.ArcError], int] = {
+    errors.Unreadable: 422,  # of files only; what is wrong with a request itself is a 400
     errors.Invalid: 400,
     errors.Unauthenticated: 401,
     errors.Denied: 403,
@@ -43,6 +44,7 @@ CODES = {
     408: "timeout",
     409: "conflict",
     413: "request too large",
+    422: "unprocessable entity",
     429: "too many requests",
     500: "internal error",
     503: "unavailable",
