@@ -116,7 +116,8 @@ class Surface(APIBlueprint):
                 route = getattr(self, method.lower())  # flask-openapi3's own decorator
                 route(
                     path,
-                    operation_id=function.__name__ + ("" if path == paths[0] else re.sub(r"\W+", "_", path)),
+                    operation_id=function.__name__
+                    + ("" if path == paths[0] else re.sub(r"\W+", "_", _url(path)).rstrip("_")),
                     summary=function.__name__.replace("_", " ").capitalize(),
                     responses=_responses(path, needs, answers, errors),
                     openapi_extensions=_extensions(needs, body, own_sample),

@@ -35,22 +35,10 @@ _ENCODING_HEADER = {
     "description": "gzip and zstd bodies are recognised by their first bytes; the header may be missing.",
     "schema": {"type": "string", "enum": ["gzip", "zstd", "identity"]},
 }
+# Bytes to the description, because that is what clients made from it can send; WriteItem says what is in them.
 _MSGPACK_BODY = {
     "application/msgpack": {
-        "schema": {
-            "type": "object",
-            "description": 'A map as in the examples, an array of such maps, or `{"batch": [...]}`. `t` and `time`'
-            " are seconds, milliseconds, microseconds or nanoseconds since the epoch; their size tells which.",
-            "properties": {
-                "m": {"type": "string", "description": "Measurement"},
-                "columns": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
-                "t": {"type": "number", "description": "Time; the server's when missing"},
-                "h": {"type": "string", "nullable": True, "description": "Host"},
-                "tags": {"type": "object", "nullable": True, "additionalProperties": {"type": "string"}},
-                "fields": {"type": "object", "additionalProperties": True},
-                "batch": {"type": "array", "items": {"type": "object"}},
-            },
-        },
+        "schema": {"type": "string", "format": "binary", "description": "MessagePack of what the examples show"},
         "examples": {
             "columnar (fastest)": {"value": EXAMPLE_COLUMNAR},
             "row": {"value": EXAMPLE_ROW},
@@ -58,6 +46,24 @@ _MSGPACK_BODY = {
         },
     }
 }
+
+
+class WriteItem(BaseModel):
+    """One item of a MessagePack body: a row (`t`, `h`, `tags`, `fields`) or many rows by column (`columns`).
+
+    A body is an item, an array of items, or `{"batch": [item, ...]}`. Times are seconds, milliseconds, microseconds
+    or nanoseconds since the epoch; their size tells which.
+    """
+
+    m: str = Field(description="Measurement; made by the first write")
+    columns: dict[str, list[Any]] | None = Field(None, description="Equally long lists; `time` may be missing: now")
+    t: float | None = Field(None, description="Time of the row; the server's when missing")
+    h: str | None = Field(None, description="Host")
+    tags: dict[str, str] | None = None
+    fields: dict[str, Any] | None = None
+
+
+surface.components_schemas[WriteItem.__name__] = WriteItem.model_json_schema()
 
 
 class FlushQuery(BaseModel):
@@ -109,7 +115,7 @@ class MsgpackSpec(BaseModel):
     body=_MSGPACK_BODY, sample=samples.WRITE_MSGPACK,
 )  # fmt: skip
 def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> None:
-    """Store rows sent as MessagePack: the whole request or nothing.
+    """Store rows sent as MessagePack: the whole request or nothing. What a body holds is in schema `WriteItem`.
 
     204 means that the rows are on disk and that the next query sees them.
     """
