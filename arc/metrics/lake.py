@@ -27,6 +27,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arc import clock
 from arc.metrics.lakefiles import CATALOG, CATALOG_FILE, FOLDER, copy_lake
 from arc.metrics.schema import TIME, TIME_TYPE, TableSchema
 from arc.metrics.seal import seal
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FILE_PREFIX = "arc-"
+_FILE_PREFIXES = (_FILE_PREFIX, "ducklake-")
+_COMMIT_RETRY_MS = 10  # two commits met: the next try works, as the write lock keeps others out
 
 # every catalog has a schema `main`; it is a database of ours only when it holds something
 _DATABASES = """
@@ -50,10 +53,11 @@ WHERE t.database_name = 'lake' ORDER BY t.schema_name, t.table_name, c.column_in
 """
 _STORED = f"""
 SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0),
-    coalesce(sum(f.record_count), 0)
+    coalesce(sum(f.record_count - coalesce(d.delete_count, 0)), 0)
 FROM {CATALOG}.ducklake_table t
 JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
 LEFT JOIN {CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
+LEFT JOIN {CATALOG}.ducklake_delete_file d ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL
 WHERE t.end_snapshot IS NULL GROUP BY ALL
 """  # noqa: S608 - constants only
 _MARK = f"""
@@ -62,6 +66,7 @@ WHERE commit_extra_info IS NOT NULL ORDER BY snapshot_id DESC LIMIT 1
 """  # noqa: S608
 _KNOWN_FILES = f"""
 SELECT path FROM {CATALOG}.ducklake_data_file
+UNION ALL SELECT path FROM {CATALOG}.ducklake_delete_file
 UNION ALL SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion
 """  # noqa: S608
 
@@ -178,50 +183,88 @@ class Lake:
     def commit(self, files: Sequence[tuple[TableSchema, Path]], mark: int) -> int:
         """Make files part of the lake, with the columns of their schemas and the WAL mark, in one transaction.
 
-        Returns the version (snapshot) that holds them. On an error nothing of it is in the lake.
+        Returns the version (snapshot) that holds them. On an error nothing of it is in the lake, and the files are
+        removed.
         """
         with self._write_lock:
+            before = self.version
             try:
                 with self.transaction(f"flush {len(files)} measurements", mark) as cursor:
                     for schema, path in files:
                         self._grow(cursor, schema)
-                        self._note(cursor, schema)
-                        cursor.execute(
-                            "CALL ducklake_add_data_files('lake', ?, ?, schema => ?, allow_missing => true)",
-                            [schema.measurement, str(path), schema.database],
-                        )
+                        self._add_file(cursor, schema, path)
             except duckdb.Error:
-                # An error of COMMIT itself leaves open whether it took place; the catalog knows.
+                # An error of COMMIT itself leaves open whether it took place; the catalog knows. When it does not
+                # answer either, the files stay: the next start removes them unless they are part of the lake.
                 self._read_position()
-                if not files or self.mark < mark:
+                if self.version == before:
+                    for _, path in files:
+                        path.unlink(missing_ok=True)
                     raise
             for schema, _ in files:
                 self._notes[schema.database, schema.measurement] = _notes(schema)
             return self.version
 
+    def replace(self, schema: TableSchema, stale: str, path: Path | None) -> None:
+        """Put a file of write_file in place of the rows that `stale` (SQL) is true for, in one transaction."""
+        with self.exclusive(f"replace rows of {schema.full_name}") as cursor:
+            self._grow(cursor, schema)
+            cursor.execute(f"DELETE FROM {table_name(schema)} WHERE {stale}")  # noqa: S608 - no user's text
+            if path is not None:
+                self._add_file(cursor, schema, path)
+        self._notes[schema.database, schema.measurement] = _notes(schema)
+
     @contextmanager
     def transaction(self, message: str, mark: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """One lake transaction of the only writer; every commit repeats the WAL mark. Hold the write lock."""
-        mark = self.mark if mark is None else mark
-        cursor = self._writer
-        cursor.execute("BEGIN TRANSACTION")
-        try:
+        with _rolled_back_on_error(self._writer):
+            self._writer.execute("BEGIN TRANSACTION")
+            yield self._writer
+            self._finish(self._writer, message, self.mark if mark is None else mark)
+
+    @contextmanager
+    def exclusive(self, message: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction that flushes wait for: in DuckLake, deleting from a table and adding to it are a conflict."""
+        with self._write_lock, self.transaction(message) as cursor:
             yield cursor
-            cursor.execute(
-                "CALL lake.set_commit_message('arc', ?, extra_info => ?)", [message, json.dumps({"wal": mark})]
+
+    @contextmanager
+    def beside(self, message: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction on a connection of its own; only its commit takes turns with flushes. For merging files."""
+        with self._reading() as cursor, _rolled_back_on_error(cursor):
+            cursor.execute("BEGIN TRANSACTION")
+            yield cursor
+            with self._write_lock:
+                self._finish(cursor, message, self.mark)
+
+    def clean_up(self, before_us: int) -> int:
+        """Forget snapshots made before an instant and remove files needed by none since; returns their number.
+
+        Hold no snapshot older than that. A backup, which holds the write lock, never meets a clean-up.
+        """
+        before = {"older_than": clock.rfc3339(before_us)}
+        with self._write_lock, self._reading() as cursor:
+            cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => $older_than::TIMESTAMPTZ)", before)
+            removed = cursor.execute(
+                "CALL ducklake_cleanup_old_files('lake', older_than => $older_than::TIMESTAMPTZ)", before
             )
-            cursor.execute("COMMIT")
-        except BaseException:
-            try:
-                cursor.execute("ROLLBACK")
-            except duckdb.Error:
-                log.debug("lake: nothing to roll back")
-            raise
+            return len(removed.fetchall())
+
+    def _finish(self, cursor: duckdb.DuckDBPyConnection, message: str, mark: int) -> None:
+        """Commit. Hold the write lock."""
+        cursor.execute("CALL lake.set_commit_message('arc', ?, extra_info => ?)", [message, json.dumps({"wal": mark})])
+        cursor.execute("COMMIT")
         self.mark = mark
         self.version = _one(cursor.execute("SELECT id FROM lake.current_snapshot()"))
 
+    def _add_file(self, cursor: duckdb.DuckDBPyConnection, schema: TableSchema, path: Path) -> None:
+        cursor.execute(
+            "CALL ducklake_add_data_files('lake', ?, ?, schema => ?, allow_missing => true)",
+            [schema.measurement, str(path), schema.database],
+        )
+
     def _grow(self, cursor: duckdb.DuckDBPyConnection, schema: TableSchema) -> None:
-        """Bring the lake's table to the columns of the schema."""
+        """Bring the lake's table to the columns and notes of the schema."""
         table = table_name(schema)
         if not schema.in_lake:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(schema.database)}")
@@ -232,6 +275,7 @@ class Lake:
                 cursor.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
             elif have[name] != kind:
                 cursor.execute(f"ALTER TABLE {table} ALTER COLUMN {quoted(name)} SET DATA TYPE {kind}")
+        self._note(cursor, schema)
 
     def _note(self, cursor: duckdb.DuckDBPyConnection, schema: TableSchema) -> None:
         """Keep what DuckLake has no place for; only on change, as files merge only within one schema version."""
@@ -244,6 +288,7 @@ class Lake:
         extension = next(Path(str(package)).glob("extensions/*/ducklake.duckdb_extension"))
         self._connection.execute(f"LOAD {literal(str(extension))}")
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        self._connection.execute(f"SET GLOBAL ducklake_retry_wait_ms = {_COMMIT_RETRY_MS}")
         self._connection.execute(
             f"ATTACH {literal(f'ducklake:{self.directory}/{CATALOG_FILE}')} AS lake "
             f"(DATA_PATH {literal(str(self.files))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0)"
@@ -259,8 +304,8 @@ class Lake:
         """Remove files of our naming that the catalog does not know: a crash between writing and commit leaves them."""
         with self._reading() as cursor:
             known = {os.path.basename(path) for (path,) in cursor.execute(_KNOWN_FILES).fetchall()}
-        for path in self.files.glob(f"*/*/{_FILE_PREFIX}*.parquet"):
-            if path.name not in known:
+        for path in self.files.glob("*/*/*.parquet"):
+            if path.name.startswith(_FILE_PREFIXES) and path.name not in known:
                 log.warning("lake: removing %s, which no commit made part of the lake", path.name)
                 path.unlink()
 
@@ -271,6 +316,18 @@ class Lake:
             yield cursor
         finally:
             cursor.close()
+
+
+@contextmanager
+def _rolled_back_on_error(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            cursor.execute("ROLLBACK")
+        except duckdb.Error:
+            log.debug("lake: nothing to roll back")
+        raise
 
 
 def table_name(schema: TableSchema) -> str:

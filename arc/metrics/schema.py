@@ -73,7 +73,8 @@ class TableSchema:
         return f"{self.database}.{self.measurement}"
 
     def names_and_types(self) -> tuple[tuple[str, str], ...]:
-        return tuple(self.columns.values())
+        """What users see. Columns beginning with "_", which no user can write, are notes of continuous queries."""
+        return tuple(column for column in self.columns.values() if not column[0].startswith("_"))
 
     def lake_types(self) -> dict[str, str]:
         """What the lake's table has once the rows of this schema are in it."""

@@ -4,8 +4,8 @@
     flusher -> flush: freeze buffer, close WAL segment -> Parquet files -> lake commit with the segment's number -> drop
     views   -> lake version and buffered rows, as of one instant
 
-Locks, always taken in this order: `_flushing` (one flush at a time), `_committing` (WAL and what enters the buffer,
-held during the sync), `_lock` (schemas, buffer, lake version; never held during I/O or decoding).
+Locks, always taken in this order: `_changing` (upkeep), `_flushing` (one flush at a time), `_committing` (WAL and
+what enters the buffer, held during the sync), `_lock` (schemas, buffer, lake version; never during I/O or decoding).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from arc.metrics.schema import TableSchema, rows_as_table, signature
 from arc.metrics.wal import Entry, WriteAheadLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from arc.metrics.batch import Batch
@@ -140,6 +141,7 @@ class MetricStore:
         self._committing = threading.Lock()
         self._lock = threading.Lock()
         self._closing = threading.Lock()
+        self._changing = threading.Lock()
         self._is_closed = False
         self._waiting: deque[_Commit] = deque()
         self._schemas: dict[Key, TableSchema] = {}
@@ -215,6 +217,39 @@ class MetricStore:
                 self.counters.flush_failures += 1
                 log.exception("flush failed; the rows are kept")
                 raise Unavailable(f"flush failed: {exc}", _SPACE_RETRY_AFTER_S) from exc
+
+    @contextmanager
+    def upkeep(self) -> Iterator[Lake]:
+        """The lake, to change how rows lie in it or which stay: one part of upkeep at a time.
+
+        Queries see what it committed as soon as it is left.
+        """
+        self._check_ready()
+        with self._changing:
+            try:
+                yield self.lake
+            finally:
+                with self._flushing, self._lock:  # not amid a flush, whose rows would be seen in the buffer too
+                    self._lake_version = self.lake.version
+
+    def replace_rows(self, database: str, batch: Batch, stale: str) -> None:
+        """Put rows into the lake in place of those that `stale` (SQL) is true for, at once and without the WAL.
+
+        For rows that can be made again: that is what makes up for a crash before the commit. Raises Invalid.
+        """
+        [(key, batch)] = self._reserve(database, [batch])
+        with self.upkeep() as lake, self._flushing:
+            schema = self._schemas[key]
+            path = lake.write_file(schema, rows_as_table(schema, [batch.columns])) if batch.rows else None
+            try:
+                lake.replace(schema, stale, path)
+            except BaseException:
+                if path is not None:
+                    path.unlink(missing_ok=True)
+                raise
+            with self._lock:
+                self._lake_version = lake.version
+                self._now_in_lake({key: schema})
 
     def sync_wal(self) -> None:
         """Have all that was acknowledged on disk, whatever [wal] sync says. Raises Unavailable."""
@@ -448,25 +483,18 @@ class MetricStore:
     def _move_to_lake(self, frozen: dict[Key, Rows], segment: int) -> int:
         """Frozen rows become files and a lake commit that says which WAL segments it covers."""
         schemas = {key: self._schemas[key] for key in frozen}
-        written: list[tuple[TableSchema, Path]] = []
         try:
-            for key, waiting in frozen.items():
-                table = rows_as_table(schemas[key], waiting.chunks)
-                written.append((schemas[key], self.lake.write_file(schemas[key], table)))
+            written = self._write_files([(schemas[key], waiting) for key, waiting in frozen.items()])
             file_bytes = sum(path.stat().st_size for _, path in written)
             version = self.lake.commit(written, segment) if written else self._lake_version
         except BaseException:
-            for _, path in written:
-                path.unlink(missing_ok=True)
             with self._lock:
                 self._buffer.thaw()
             raise
         rows = sum(waiting.rows for waiting in frozen.values())
         with self._lock:
             self._lake_version = version
-            for key, schema in schemas.items():
-                current, widened, types = self._schemas[key], schema.widened_then(), schema.lake_types()
-                current.widened, current.in_lake = widened, types
+            self._now_in_lake(schemas)
             self._buffer.drop()
         if rows:
             self.counters.flushes += 1
@@ -475,6 +503,23 @@ class MetricStore:
             self.counters.file_bytes += file_bytes
         self.wal.remove_through(self.lake.mark)
         return rows
+
+    def _now_in_lake(self, schemas: dict[Key, TableSchema]) -> None:
+        for key, schema in schemas.items():
+            current, widened, types = self._schemas[key], schema.widened_then(), schema.lake_types()
+            current.widened, current.in_lake = widened, types
+
+    def _write_files(self, waiting: list[tuple[TableSchema, Rows]]) -> list[tuple[TableSchema, Path]]:
+        """A Parquet file for the rows of each measurement; all or none."""
+        written: list[tuple[TableSchema, Path]] = []
+        try:
+            for schema, rows in waiting:
+                written.append((schema, self.lake.write_file(schema, rows_as_table(schema, rows.chunks))))
+        except BaseException:
+            for _, path in written:
+                path.unlink(missing_ok=True)
+            raise
+        return written
 
     def _replay(self) -> None:
         started = time.monotonic()
