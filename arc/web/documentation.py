@@ -4,7 +4,8 @@ How to add a route
 ------------------
 1. Find the blueprint file of its surface (tokens.py, query.py, ...) or make one with a `surface = Surface(...)` and
    name it in SURFACES of application.py.
-2. Write pydantic models for what comes in and goes out, with an `example` in `json_schema_extra`.
+2. Write pydantic models for what comes in and goes out, with an `example` in `json_schema_extra` of the model. (Not
+   `Field(examples=[...])`: flask-openapi3 refuses it in `path` and `query`, and drops it elsewhere.)
 3. Write the handler: it parses, makes one call, answers. The docstring is what users read.
 
        @surface.api("POST", "/jobs/<int:job_id>/cancel", needs="write", answers={200: JobInfo}, errors=[404, 409])
@@ -15,6 +16,8 @@ How to add a route
    Parameters called `path`, `query`, `body`, `header` are filled from the request by the model they are annotated
    with; a value that does not fit is a 400 naming the field. Further paths are aliases of the first.
    `needs` is checked before the handler runs. Errors are raised by the domain, never caught here.
+   A body that no model describes is declared with `body=` (OpenAPI `content`), a header with `headers=`; the handler
+   reads both from the request. A write route that must not pay for Flask is a `@surface.hot(...)` (see write.py).
 4. Nothing else: description, samples in four languages, access and tests of both follow from the decorator.
 """
 

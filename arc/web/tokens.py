@@ -45,7 +45,7 @@ class TokenFields(BaseModel):
 
     description: str | None = Field(None, max_length=500)
     permissions: list[Permission] | None = Field(None, description="A list, or a comma text")
-    expires_at: str | None = Field(None, description="RFC 3339; null: never", examples=["2026-01-01T00:00:00Z"])
+    expires_at: str | None = Field(None, description="RFC 3339, as 2026-01-01T00:00:00Z; null: never")
     expires_in: str | None = Field(None, description="Instead of `expires_at`: `90m`, `24h`, `7d`")
     project: str | None = Field(None, min_length=1, max_length=100)
     organization: str | None = Field(None, min_length=1, max_length=100)
