@@ -180,3 +180,14 @@ def test_kill_9_on_a_full_disk_loses_nothing(squeezed: ArcServer, small_disk: Sm
     squeezed.start()
 
     assert counted(squeezed) == [acknowledged, acknowledged, acknowledged - 1]
+
+
+def test_stop_on_a_full_disk_is_clean_and_loses_nothing(squeezed: ArcServer, small_disk: SmallDisk) -> None:
+    with squeezed.connect() as connection:
+        acknowledged, _ = store_until_refused(connection)
+
+    squeezed.stop()
+
+    small_disk.grow(DISK_MB * 4)
+    squeezed.start()
+    assert counted(squeezed) == [acknowledged, acknowledged, acknowledged - 1]
