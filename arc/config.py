@@ -6,6 +6,7 @@ A later layer wins. An unknown name or a value that does not fit stops the start
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import re
@@ -80,7 +81,8 @@ class Option:
         return [self.key, *(alias for alias in self.aliases if "." in alias)]
 
     def variables(self) -> list[str]:
-        return [*map(_variable, self.file_keys()), *(alias for alias in self.aliases if "." not in alias)]
+        named = [*map(_variable, self.file_keys()), *(alias for alias in self.aliases if "." not in alias)]
+        return list(dict.fromkeys(named))  # a_b.c and a.b_c are one variable
 
     def show(self, value: Any) -> str:
         """The value as TOML, a secret masked."""
@@ -123,6 +125,10 @@ SECTIONS = {
     "wal": "Write-ahead log: what makes an acknowledged write survive a crash",
     "ingest": "From write to Parquet",
     "query": "SQL queries",
+    "compaction": "Merging small Parquet files into larger ones",
+    "retention": "Removing rows by age, as policies say",
+    "continuous_queries": "Queries that run at intervals and store their results",
+    "delete": "Removing rows by predicate",
     "collect": "Metrics of the server's own host",
     "log": "Log of the server",
 }
@@ -143,6 +149,8 @@ OPTIONS = (
            aliases=("server.max_payload_size", "MAX_REQUEST_SIZE_MB"), minimum=1),
     Option("server", "max_inflated_size", Size, Size.parse("100MB"), "largest body after gzip or zstd is undone",
            "bytes", aliases=("MAX_DECOMPRESSED_SIZE_MB",), minimum=1),
+    Option("server", "max_import_size", Size, Size.parse("500MB"), "largest file to import, as it comes and inflated",
+           "bytes", minimum=1),
     Option("server", "pin_threads", bool, True, "keep the request threads on one core, which saves CPU time (Linux)"),
     Option("storage", "dir", str, "./data", "data directory; created with mode 0700", minimum=1),
     Option("storage", "database", str, "default", "metrics database of requests that name none", minimum=1,
@@ -188,6 +196,42 @@ OPTIONS = (
     Option("query", "strict_header_database", bool, False, "refuse `db.table` when a header names the database"),
     Option("query", "slow_query_threshold_ms", int, 0, "log queries that take longer; 0: none", "milliseconds",
            minimum=0),
+    Option("compaction", "enabled", bool, True, "merge small files", aliases=("COMPACTION_ENABLED",)),
+    Option("compaction", "max_files_per_batch", int, 250, "files merged in one transaction", minimum=2, maximum=10_000),
+    Option("compaction", "hourly_enabled", bool, True, "merge small files into middle ones"),
+    Option("compaction", "hourly_schedule", str, "5 * * * *", "when, as a cron expression in UTC", minimum=1,
+           aliases=("compaction.schedule", "COMPACTION_SCHEDULE")),
+    Option("compaction", "hourly_min_age_hours", float, 0.0, "leave files with younger rows alone", "hours", minimum=0,
+           aliases=("compaction.min_age_hours", "COMPACTION_MIN_AGE_HOURS")),
+    Option("compaction", "hourly_min_files", int, 10, "least number of files worth a merge", minimum=2,
+           aliases=("compaction.min_files", "COMPACTION_MIN_FILES")),
+    Option("compaction", "hourly_target_size", Size, Size.parse("64MB"), "largest merged file; files below half merge",
+           "bytes", aliases=("compaction.target_file_size_mb", "COMPACTION_TARGET_FILE_SIZE_MB"), minimum=1024 * 1024),
+    Option("compaction", "daily_enabled", bool, True, "merge middle files into large ones",
+           aliases=("compaction.daily.enabled", "COMPACTION_DAILY_ENABLED")),
+    Option("compaction", "daily_schedule", str, "0 3 * * *", "when, as a cron expression in UTC", minimum=1,
+           aliases=("compaction.daily.schedule", "COMPACTION_DAILY_SCHEDULE")),
+    Option("compaction", "daily_min_age_hours", float, 24.0, "leave files with younger rows alone", "hours", minimum=0,
+           aliases=("compaction.daily.min_age_hours", "COMPACTION_DAILY_MIN_AGE_HOURS")),
+    Option("compaction", "daily_min_files", int, 12, "least number of files worth a merge", minimum=2,
+           aliases=("compaction.daily.min_files", "COMPACTION_DAILY_MIN_FILES")),
+    Option("compaction", "daily_target_size", Size, Size.parse("512MB"), "largest merged file; files below half merge",
+           "bytes", aliases=("compaction.daily.target_file_size_mb", "COMPACTION_DAILY_TARGET_FILE_SIZE_MB"),
+           minimum=1024 * 1024),
+    Option("retention", "enabled", bool, True, "carry out retention policies by themselves"),
+    Option("retention", "schedule", str, "0 3 * * *", "when, as a cron expression in UTC", minimum=1,
+           aliases=("scheduler.retention_schedule",)),
+    Option("continuous_queries", "enabled", bool, True, "run continuous queries by themselves",
+           aliases=("continuous_query.enabled",)),
+    Option("continuous_queries", "grace_s", float, 10.0, "how long after its end a window waits for late rows",
+           "seconds", minimum=0),
+    Option("continuous_queries", "timeout_s", float, 600.0, "longest time of one run", "seconds", minimum=0.001,
+           aliases=("continuous_queries.timeout",)),
+    Option("delete", "enabled", bool, False, "allow deletes by predicate", aliases=("DELETE_ENABLED",)),
+    Option("delete", "confirmation_threshold", int, 10_000, "deletes of more rows are refused with their number first",
+           "rows", minimum=0, aliases=("DELETE_CONFIRMATION_THRESHOLD",)),
+    Option("delete", "max_rows_per_delete", int, 1_000_000, "rows that one delete may remove", "rows", minimum=1,
+           aliases=("DELETE_MAX_ROWS",)),
     Option("collect", "host", bool, True, "sample the server's host into database `host`"),
     Option("collect", "interval_s", float, 10.0, "time between two samples", "seconds", minimum=0.1),
     Option("log", "level", str, "INFO", "least level that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR"),
@@ -224,6 +268,17 @@ class Config:
     def source(self, section: str, name: str) -> str:
         """`default`, `file PATH`, `environment VARIABLE` or `flag`."""
         return self._settings[f"{section}.{name}"].source
+
+    def as_toml(self, with_secrets: bool) -> str:
+        """What differs from the defaults, as a configuration file; secret options only `with_secrets`."""
+        lines: list[str] = []
+        for s in sorted(self, key=lambda s: s.option.section):
+            if s.source != "default" and (with_secrets or not s.option.secret):
+                heading = f"[{s.option.section}]"
+                lines += [] if heading in lines else [heading]
+                shown = dataclasses.replace(s.option, secret=False).show(s.value)
+                lines.append(f"{s.option.name} = {shown}")
+        return "".join(f"{line}\n" for line in lines)
 
     def section(self, section: str) -> dict[str, Any]:
         return {s.option.name: s.value for s in self if s.option.section == section}
