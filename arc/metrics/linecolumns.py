@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_UNSORTED_GROUPS = 8
 MAX_HALVINGS = 4  # of lines among which one spoils the others
-MIN_GROUP = 48  # lines; about where the calls for a group cost as much as parsing its lines
+MIN_GROUP = 64  # lines; about where the calls for a group cost as much as parsing its lines
 _COMMA, _EQUALS, _SPACE = b",= "
 _INTEGER_BYTES, _FLOAT_BYTES = b"-0123456789", b"+-.0123456789eE"
 _FLOAT, _INTEGER, _UNSIGNED, _TEXT, _BOOLEAN = range(1, 6)

@@ -360,13 +360,13 @@ def test_plain_lines_are_read_together(shape, monkeypatch):
 
 
 def test_odd_lines_among_plain_ones():
-    lines = [line for shape in SHAPES for line in plain_lines(60, shape)]
+    lines = [line for shape in SHAPES for line in plain_lines(80, shape)]
     lines[10:10] = ["# a comment", "", "cpu", r"cpu,host=a\ b usage_idle=1,usage_user=2", 'disk ok=t,state="open']
-    lines[70:70] = [
+    lines[90:90] = [
         "cpu,host=,region=x usage_idle=1,usage_user=1 5",
         "cpu,host=a,region=b usage_idle=1i,usage_user=1 5",
     ]
-    lines[90:90] = ['disk,path=/ ok=t,state="two\nlines"', "mem used=x,free=1u 7", f"mem used={2**63}i,free=1u 8"]
+    lines[110:110] = ['disk,path=/ ok=t,state="two\nlines"', "mem used=x,free=1u 7", f"mem used={2**63}i,free=1u 8"]
     body = "\r\n".join(lines).encode()
 
     together = decode_lines(body, "ns", NOW)
