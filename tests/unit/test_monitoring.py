@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 WRITE = "/write/v2/msgpack"
 MINUTE_US = 60 * clock.US_PER_S
 DOCS = Path(__file__).parents[2] / "docs" / "monitoring.md"
+REQUIRED = [part.name for part in fields(Parts) if part.default is MISSING and part.default_factory is MISSING]
 WAL_GETS = ("status", "stats", "files", "health", "recovery/history")
 WAL_POSTS = ("cleanup", "compact", "flush", "recover")
 
@@ -50,7 +52,8 @@ class Monitored:
         self.store = MetricStore(data_dir)
         self.queries = QueryEngine(self.store)
         settings = config.load(None, {}, {"storage.dir": str(data_dir), **options})
-        self.parts = Parts(settings, tokens, self.store, self.queries)
+        given = {"config": settings, "tokens": tokens, "store": self.store, "queries": self.queries}
+        self.parts = Parts(**dict.fromkeys(REQUIRED) | given)  # type: ignore[arg-type]  # no other part is asked
         self.client: FlaskClient = create_app(self.parts).test_client()
 
     def close(self) -> None:
