@@ -90,7 +90,7 @@ class _Commit:
     batches: list[tuple[Key, Batch]]
     plain_bytes: int
     is_done: bool = False
-    error: OSError | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -177,13 +177,14 @@ class MetricStore:
     def close(self) -> None:
         """Flush what is buffered and close; may be called twice. What cannot be flushed stays in the WAL."""
         self._flusher.stop()
-        self.is_ready = False
+        was_ready, self.is_ready = self.is_ready, False
         with self._closing:
             if self._is_closed:
                 return
             self._is_closed = True
             try:
-                self.flush()
+                if was_ready:  # after a replay that failed half-way a flush would pass for one of the whole log
+                    self.flush()
             except Unavailable:
                 log.error("store: the last flush failed; its rows stay in the WAL")
             self.wal.close()
@@ -267,7 +268,8 @@ class MetricStore:
         in the lake copied later, and replay skips it; any that no flush has touched was copied. The other order
         could miss the rows that such a flush moved.
         """
-        self.flush()  # so that the log to be copied is short
+        if self.is_ready:
+            self.flush()  # so that the log to be copied is short
         with self._committing:
             closed = self.wal.rotate()
         self.wal.copy_to(target / "wal", closed)
@@ -367,7 +369,8 @@ class MetricStore:
         commit = _Commit(entry, keyed, _size_bytes(entry, plain, batches))
         self._commit(commit)
         if commit.error is not None:
-            raise Unavailable(f"write-ahead log: {commit.error.strerror}", _SPACE_RETRY_AFTER_S) from commit.error
+            reason = getattr(commit.error, "strerror", None) or "the write failed"
+            raise Unavailable(f"write-ahead log: {reason}", _SPACE_RETRY_AFTER_S) from commit.error
         if self._is_full():
             self._flusher.wake()
         return sum(batch.rows for batch in batches)
@@ -427,12 +430,11 @@ class MetricStore:
             group = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 self.wal.append([waiting.entry for waiting in group])
-            except OSError as exc:
-                log.error("wal: %s", exc)
+                self._admit(group)
+            except Exception as exc:  # whatever it was, none of the group may take it for success
+                log.error("wal: %r", exc)
                 for waiting in group:
                     waiting.error = exc
-            else:
-                self._admit(group)
             for waiting in group:
                 waiting.is_done = True
 
