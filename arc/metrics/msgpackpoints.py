@@ -257,7 +257,11 @@ class _Walker:
         if len(run) != end or len(data) != end - length or not (heads_at == offsets[:-1] + np.arange(length)).all():
             return None
         self.at += end
-        valid = np.frombuffer(heads, np.uint8) != 0xC0 if b"\xc0" in heads else None
+        if b"\xc0" not in heads:
+            return _text_array(offsets, data, length)
+        valid = np.frombuffer(heads, np.uint8) != 0xC0
+        if not valid.any():
+            return pa.nulls(length)
         return _text_array(offsets, data, length, valid)
 
     def _any(self, start: int, name: str) -> pa.Array:
