@@ -26,7 +26,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 CODINGS = frozenset({"", "identity", "gzip", "x-gzip", "zstd"})
 MAX_ZSTD_WINDOW = 32 << 20  # bytes; a decoder holds one window beside its output
-_INPUT_STEP = 256 << 10  # bytes; input not yet used is copied after each output step
+_FIRST_INPUT_STEP, _INPUT_STEP = 4 << 10, 256 << 10  # bytes; what a step did not use is copied, also behind the end
 _OUTPUT_STEP = 4 << 20  # bytes; the most that is made before it is counted
 _GZIP_WBITS = 31  # gzip header and trailer around deflate
 _ZSTD_HEADER_MAX = 18  # bytes
@@ -52,14 +52,12 @@ def inflate(body: bytes, announced: str, limit: int) -> bytes:
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:
-    """All members of a gzip file, one after the other."""
+    """All members of a gzip file, one after the other; it may be padded with zeros."""
     out = _BoundedBuffer(limit)
     rest = memoryview(body)
     try:
-        while rest:
+        while rest and (rest[0] or any(rest)):
             rest = _gunzip_member(rest, out)
-            if rest[:1] == b"\0":  # gzip files may be padded with zeros
-                rest = memoryview(bytes(rest).lstrip(b"\0"))
     except gzip_engine.error as error:
         raise Invalid(f"Invalid gzip compression: {error}") from None
     return out.getvalue()
@@ -68,15 +66,17 @@ def _gunzip(body: bytes, limit: int) -> bytes:
 def _gunzip_member(data: memoryview, out: _BoundedBuffer) -> memoryview:
     """Writes one member to out; returns the data behind it."""
     decoder = gzip_engine.decompressobj(wbits=_GZIP_WBITS)
-    for start in range(0, len(data), _INPUT_STEP):
-        piece = data[start : start + _INPUT_STEP]
+    end, step = 0, _FIRST_INPUT_STEP
+    while end < len(data):
+        piece = data[end : end + step]
+        end += len(piece)
+        step = min(4 * step, _INPUT_STEP)
         made = _OUTPUT_STEP
         while (piece or made == _OUTPUT_STEP) and not decoder.eof:
             made = out.write(decoder.decompress(piece, _OUTPUT_STEP))
             piece = decoder.unconsumed_tail
         if decoder.eof:
-            used = min(start + _INPUT_STEP, len(data)) - len(decoder.unused_data)
-            return data[used:]
+            return data[end - len(decoder.unused_data) :]
     raise Invalid("Invalid gzip compression: the data ends early")
 
 
