@@ -22,10 +22,13 @@ from arc.db.engine import open_database
 from arc.errors import ArcError, ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from arc.backup.service import Sources
     from arc.config import Config
     from arc.loop import PeriodicLoop
     from arc.metrics.query import QueryOptions
-    from arc.metrics.store import StoreOptions
+    from arc.metrics.store import MetricStore, StoreOptions
     from arc.web.server import ArcServer
 
 log = logging.getLogger(__name__)
@@ -88,14 +91,19 @@ class Arc:
         self._build_metrics(parts)
 
     def _build_metrics(self, parts: ExitStack) -> None:
+        from arc.backup.service import Backups
         from arc.metrics.collect import HostCollector
+        from arc.metrics.importing import Importer
         from arc.metrics.query import QueryEngine
         from arc.metrics.store import MetricStore
 
-        self.store = MetricStore(self.data_dir, _store_options(self.config))
+        self.store = MetricStore(self.data_dir, store_options(self.config))
         parts.callback(self.store.close)
         self.queries = QueryEngine(self.store, _query_options(self.config))
         parts.callback(self.queries.stop)
+        self.importer = Importer(self.store, self.data_dir / "tmp", self.config.get("server", "max_import_size"))
+        self.backups = Backups(backup_sources(self.config, self.data_dir, self.store))
+        parts.callback(self.backups.stop)
         self.collector = HostCollector(self.store.write_msgpack, self.config.get("collect", "interval_s"))
 
     def _open(self) -> None:
@@ -122,7 +130,9 @@ class Arc:
         from arc.web.server import ArcServer
 
         options = self.config.section("server")
-        self.handed = Parts(self.config, self.tokens, self.store, self.queries, self.log_ring)
+        self.handed = Parts(
+            self.config, self.tokens, self.store, self.queries, self.importer, self.backups, self.log_ring
+        )
         try:
             return ArcServer(
                 create_app(self.handed),
@@ -130,6 +140,7 @@ class Arc:
                 options["port"],
                 options["threads"],
                 max_body_bytes=options["max_body_size"],
+                max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
                 pin_threads=options["pin_threads"],
             )
@@ -161,7 +172,25 @@ class Arc:
         self._parts.callback(loop.stop)
 
 
-def _store_options(config: Config) -> StoreOptions:
+def backup_sources(config: Config, data_dir: Path, store: MetricStore) -> Sources:
+    """What a backup is made of."""
+    from arc.backup.service import Sources
+
+    def copy_metrics(target: Path) -> list[dict[str, Any]]:
+        databases: dict[str, dict[str, Any]] = {}
+        for (database, measurement), stored in sorted(store.copy_to(target).items()):
+            found = databases.setdefault(
+                database, {"name": database, "measurements": [], "file_count": 0, "size_bytes": 0}
+            )
+            found["measurements"].append(measurement)
+            found["file_count"] += stored.file_count
+            found["size_bytes"] += stored.size_bytes
+        return list(databases.values())
+
+    return Sources(data_dir, copy_metrics, config.as_toml)
+
+
+def store_options(config: Config) -> StoreOptions:
     from arc.metrics.store import StoreOptions
 
     wal, ingest, query = (config.section(name) for name in ("wal", "ingest", "query"))

@@ -17,7 +17,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -251,7 +251,7 @@ class Importer:
 @contextmanager
 def _reader(temp_directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An instance of its own, as the store's may open nothing but the lake."""
-    config = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(temp_directory)}
+    config: dict[str, Any] = {"memory_limit": _MEMORY, "threads": 1, "temp_directory": str(temp_directory)}
     with duckdb.connect(":memory:", config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
@@ -263,9 +263,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         schema = pq.read_schema(path)
         # Texts stay references until their plain size was looked at: a small file may hold a long one a million times.
-        texts = [
-            name for name, kind in zip(schema.names, schema.types, strict=True) if kind in (pa.string(), pa.binary())
-        ]
+        texts = [column.name for column in schema if column.type in (pa.string(), pa.binary())]
         with pq.ParquetFile(path, buffer_size=_COPY_BYTES, pre_buffer=False, read_dictionary=texts) as found:
             yield found
     except (pa.ArrowException, OSError) as error:

@@ -25,7 +25,20 @@ from flask_openapi3.openapi import OpenAPI
 
 import arc
 from arc import logs
-from arc.web import documentation, errors, health, logview, monitoring, parse, query, tokens, wal, write
+from arc.web import (
+    backup,
+    documentation,
+    errors,
+    health,
+    importing,
+    logview,
+    monitoring,
+    parse,
+    query,
+    tokens,
+    wal,
+    write,
+)
 from arc.web.auth import ANY, Gate
 from arc.web.counters import UNKNOWN
 from arc.web.parts import parts
@@ -41,7 +54,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SURFACES = tuple(module.surface for module in (health, write, query, tokens, monitoring, logview, wal, documentation))
+SURFACES = tuple(
+    module.surface
+    for module in (health, write, importing, query, tokens, monitoring, logview, wal, backup, documentation)
+)
 Headers = list[tuple[str, str]]
 
 SECURITY_HEADERS: Headers = [
@@ -179,7 +195,7 @@ def _check_access() -> None:
     needs: str = getattr(view, "needs", ANY)  # unknown routes too are for holders of a token only
     gate: Gate = current_app.extensions["arc.gate"]
     gate.admit(request.environ, needs)
-    parse.check_size(request.environ, parts().config.get("server", "max_body_size"))
+    parse.check_size(request.environ, parse.size_limit(request.path, parts().config.section("server")))
 
 
 def _on_validation_error(exc: Any) -> Response:

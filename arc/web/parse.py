@@ -15,9 +15,12 @@ from flask import Request, request
 from arc.errors import Invalid, TooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from _typeshed.wsgi import WSGIEnvironment
     from pydantic import ValidationError
 
+IMPORT_PATHS = "/api/v1/import/"
 _HEADER_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -32,6 +35,11 @@ class ArcRequest(Request):
             return orjson.loads(body)
         except orjson.JSONDecodeError as exc:
             raise Invalid(f"Invalid request body: {exc}") from None
+
+
+def size_limit(path: str, options: Mapping[str, Any]) -> int:
+    """Largest body of a path. options: section `server`. Files to import wait on disk, everything else in memory."""
+    return int(options["max_import_size" if path.startswith(IMPORT_PATHS) else "max_body_size"])
 
 
 def check_size(environ: WSGIEnvironment, limit_bytes: int) -> None:
@@ -62,6 +70,17 @@ def write_database(environ: WSGIEnvironment, default: str) -> str:
         return args["db"][0]
     # InfluxDB 2.x clients of a 1.x database call their bucket `db/retention-policy`.
     return args["bucket"][0].partition("/")[0] if "bucket" in args else default
+
+
+def write_measurement(environ: WSGIEnvironment) -> str:
+    """Header x-arc-measurement, else `measurement` of the query string. Raises Invalid when neither is there."""
+    named: str = environ.get("HTTP_X_ARC_MEASUREMENT", "")
+    if not named:
+        args: dict[str, list[str]] = parse_qs(environ.get("QUERY_STRING", ""))
+        named = args.get("measurement", [""])[0]
+    if not named:
+        raise Invalid("measurement is required: header x-arc-measurement or query parameter measurement")
+    return named
 
 
 def query_database(default: str) -> str:

@@ -14,7 +14,9 @@ from arc.web.history import History
 
 if TYPE_CHECKING:
     from arc.access.tokens import TokenStore
+    from arc.backup.service import Backups
     from arc.config import Config
+    from arc.metrics.importing import Importer
     from arc.metrics.query import QueryEngine
     from arc.metrics.store import MetricStore
 
@@ -25,6 +27,8 @@ class Parts:
     tokens: TokenStore
     store: MetricStore
     queries: QueryEngine
+    importer: Importer
+    backups: Backups
     log_ring: LogRing = field(default_factory=LogRing)
     requests: RequestCounters = field(default_factory=RequestCounters)
     history: History = field(default_factory=History)

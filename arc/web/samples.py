@@ -117,6 +117,55 @@ request.Header.Set("Content-Type", "application/msgpack")
 response, err := http.DefaultClient.Do(request)""",
 }
 
+WRITE_ARROW: Samples = {
+    "curl": """\
+curl -X POST "http://localhost:8000/write/arrow?measurement=cpu" \\
+  -H "Authorization: Bearer $ARC_TOKEN" \\
+  -H "Content-Type: application/vnd.apache.arrow.stream" \\
+  --data-binary @rows.arrows""",
+    "Python": """\
+import time
+
+import pyarrow as pa
+import requests
+
+rows = pa.table({"time": [int(time.time() * 1000)], "host": ["server01"], "usage": [45.2]})
+sink = pa.BufferOutputStream()
+with pa.ipc.new_stream(sink, rows.schema) as writer:
+    writer.write_table(rows)
+response = requests.post(
+    "http://localhost:8000/write/arrow?measurement=cpu",
+    headers={"Authorization": f"Bearer {token}"},
+    data=sink.getvalue().to_pybytes(),
+)
+response.raise_for_status()  # 204: the rows are on disk and can be queried""",
+    "JavaScript": """\
+import { tableFromArrays, tableToIPC } from "apache-arrow";
+
+const rows = tableFromArrays({ time: [new Date()], host: ["server01"], usage: [45.2] });
+const response = await fetch("http://localhost:8000/write/arrow?measurement=cpu", {
+  method: "POST",
+  headers: { Authorization: `Bearer ${token}` },
+  body: tableToIPC(rows, "stream"),
+});
+if (!response.ok) throw new Error(await response.text());""",
+    "Go": """\
+var body bytes.Buffer
+writer := ipc.NewWriter(&body, ipc.WithSchema(record.Schema())) // github.com/apache/arrow-go/v18/arrow/ipc
+if err := writer.Write(record); err != nil {
+    return err
+}
+if err := writer.Close(); err != nil {
+    return err
+}
+request, err := http.NewRequest("POST", "http://localhost:8000/write/arrow?measurement=cpu", &body)
+if err != nil {
+    return err
+}
+request.Header.Set("Authorization", "Bearer "+token)
+response, err := http.DefaultClient.Do(request)""",
+}
+
 QUERY_ARROW: Samples = {
     "curl": """\
 curl -X POST http://localhost:8000/query/arrow \\

@@ -8,7 +8,9 @@ their time is up.
 from __future__ import annotations
 
 # mypy: allow-subclassing-any
+import copy
 import logging
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,10 +26,11 @@ from waitress.utilities import RequestEntityTooLarge, build_http_date
 from arc.loop import pin, unpin
 from arc.web.application import SECURITY_HEADERS, sane_request_id
 from arc.web.errors import error_body
-from arc.web.parse import too_large_text
+from arc.web.parse import IMPORT_PATHS, too_large_text
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+    from waitress.adjustments import Adjustments
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +39,18 @@ RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third 
 OUT_BUFFER_BYTES = 16 * 2**20  # of an answer that wait for a slow reader; then its thread waits too
 PIECE_BYTES = 2**20  # of an answer that are handed to the socket at a time
 IDLE_S = 120  # connections without a request are closed after this
+IMPORT_MEMORY_BYTES = 2**20  # of a file to import; the rest waits on disk
 DISCARD_FACTOR = 10  # how many times the limit of an oversized body is read and dropped before the line is cut
+
+
+_IMPORT = re.compile(rb"POST\s+%b" % IMPORT_PATHS.encode())
 
 
 class ArcServer:
     """Listens when it is made, serves in run().
 
-    max_body_bytes: a larger body gets 413. stop_timeout_s: seconds that running requests have at a stop.
+    max_body_bytes: a larger body gets 413; max_import_bytes: likewise for a file to import.
+    stop_timeout_s: seconds that running requests have at a stop.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class ArcServer:
         threads: int,
         *,
         max_body_bytes: int = 100 * 2**20,
+        max_import_bytes: int = 500 * 2**20,
         stop_timeout_s: float = 30,
         pin_threads: bool = False,
     ) -> None:
@@ -71,6 +80,7 @@ class ArcServer:
         self._listeners = [found for found in self._map.values() if isinstance(found, BaseWSGIServer)]
         for listener in self._listeners:
             listener.channel_class = _Channel
+            listener.adj.of_imports = _for_imports(listener.adj, max_import_bytes)
         self._dispatcher.set_thread_count(threads)
         self.port = int(self._listeners[0].effective_port)
 
@@ -196,7 +206,7 @@ class _ErrorTask(ErrorTask):
         error = self.request.error
         text = str(error.body)
         if isinstance(error, RequestEntityTooLarge):
-            text = too_large_text(self.channel.adj.max_request_body_size - 1)
+            text = too_large_text(self.request.adj.max_request_body_size - 1)
         body = orjson.dumps(error_body(error.code, text))
         self.status = f"{error.code} {error.reason}"
         request_id = sane_request_id(self.request.headers.get("X_REQUEST_ID"))
@@ -204,6 +214,13 @@ class _ErrorTask(ErrorTask):
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
+
+
+def _for_imports(settings: Adjustments, max_bytes: int) -> Adjustments:
+    """A file to import waits on disk: it may be larger than what is worked on in memory."""
+    changed = copy.copy(settings)
+    changed.max_request_body_size, changed.inbuf_overflow = max_bytes + 1, IMPORT_MEMORY_BYTES
+    return changed
 
 
 class _Nowhere:
@@ -226,7 +243,13 @@ class _Parser(HTTPRequestParser):
     connection instead of the 413.
     """
 
+    adj: Adjustments
     _is_discarding = False
+
+    def parse_header(self, header_plus: bytes) -> None:
+        if _IMPORT.match(header_plus):
+            self.adj = self.adj.of_imports
+        super().parse_header(header_plus)
 
     def received(self, data: bytes) -> int:
         if self._is_discarding:

@@ -45,6 +45,7 @@ ERRORS = {
     408: "Time-out",
     409: "The state of things does not allow this now",
     413: "The body is too large",
+    422: "The file is not what it is said to be; the text says where",
     503: "Overloaded, out of space or not ready; try again after `Retry-After` seconds",
 }
 

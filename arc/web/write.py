@@ -29,6 +29,20 @@ _DATABASE_ARGUMENT = {
     "description": "Database to write to; the header wins.",
     "schema": {"type": "string"},
 }
+_MEASUREMENT = [
+    {"name": "x-arc-measurement", "in": "header", "description": "Where rows go", "schema": {"type": "string"}},
+    {
+        "name": "measurement",
+        "in": "query",
+        "description": "Measurement to write to; the header wins. One of the two is needed.",
+        "schema": {"type": "string"},
+    },
+]
+_ARROW_BODY = {
+    "application/vnd.apache.arrow.stream": {
+        "schema": {"type": "string", "format": "binary", "description": "Arrow IPC, stream format"}
+    }
+}
 _ENCODING_HEADER = {
     "name": "Content-Encoding",
     "in": "header",
@@ -121,6 +135,23 @@ def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> None:
     """
     database = parse.write_database(environ, arc.config.get("storage", "database"))
     arc.store.write_msgpack(parse.body(environ), database, environ.get("HTTP_CONTENT_ENCODING", ""))
+
+
+@surface.hot(
+    "/write/arrow", "/api/v1/write/arrow",
+    needs="write", errors=[413, 503],
+    headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, *_MEASUREMENT, _ENCODING_HEADER],
+    body=_ARROW_BODY, sample=samples.WRITE_ARROW,
+)  # fmt: skip
+def write_arrow(arc: Parts, environ: WSGIEnvironment) -> None:
+    """Store the rows of an Arrow IPC stream, the fastest way in: the whole request or nothing.
+
+    Column `time` is a timestamp of any unit, or numbers as in MessagePack; without it all rows are of now. Nested
+    columns become JSON text, dictionaries their values, decimals floats.
+    """
+    database = parse.write_database(environ, arc.config.get("storage", "database"))
+    measurement = parse.write_measurement(environ)
+    arc.store.write_arrow(parse.body(environ), database, measurement, environ.get("HTTP_CONTENT_ENCODING", ""))
 
 
 @surface.api(

@@ -69,7 +69,8 @@ class WebApp:
         self.tokens.bootstrap(SECRET)
         self.store = FakeStore()
         self.queries = FakeQueries()
-        self.parts = Parts(config.load(None, {}, options), self.tokens, self.store, self.queries)  # type: ignore[arg-type]
+        settings = config.load(None, {}, options)
+        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:
