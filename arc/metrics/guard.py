@@ -137,6 +137,8 @@ class Guard:
             raise Invalid("SQL query is required")
         if len(sql) > self.max_length:
             raise Invalid(f"SQL query exceeds maximum length ({self.max_length} characters)")
+        if "\0" in sql or not _is_unicode(sql):
+            raise Invalid("SQL query is no valid text")
         sql = _with_double_quotes(sql)
         first = next(_lexemes(sql), None)
         word = first.text.lower() if first else ""
@@ -173,7 +175,7 @@ class Guard:
         try:
             answer = json.loads(self._ask("SELECT json_serialize_sql(?)", sql))
         except (RecursionError, duckdb.Error) as exc:
-            raise Invalid("SQL query is nested too deeply or is no valid text") from exc
+            raise Invalid("SQL query is nested too deeply") from exc
         if answer["error"]:
             raise _parse_error(sql, answer)
         statements = answer["statements"]
@@ -226,6 +228,15 @@ def _lexemes(sql: str) -> Iterator[Lexeme]:
     for found in _LEXEME.finditer(sql):
         if found["skip"] is None:
             yield Lexeme(str(found.lastgroup), found.group(), found.start())
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can express but UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _statements(sql: str) -> list[list[Lexeme]]:
@@ -320,7 +331,7 @@ def _require_name(check: Callable[[str], None], name: str) -> None:
 
 def fold(name: str) -> str:
     """A name as DuckDB compares it: ASCII letters without case."""
-    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+    return name.encode().lower().decode()
 
 
 @dataclass(frozen=True)
@@ -343,7 +354,7 @@ class _Rewriter:
     ) -> None:
         self.tables: list[tuple[str, str]] = []
         self._spell = spell
-        self._text = sql.encode(errors="surrogatepass")
+        self._text = sql.encode()
         self._database = database
         self._functions = functions
         self._handlers = {

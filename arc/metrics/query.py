@@ -44,6 +44,9 @@ _USER_ERROR_TEXT = re.compile(
     r"|Parser|Syntax|Sequence|Divide by Zero|Decimal) Error"
 )
 
+# What follows in a message: the statement as rewritten, which the user never wrote, or advice for whoever runs DuckDB.
+_ASIDES = re.compile(r"\n\s*(?:LINE \d+:|Possible solutions|Please try installing)")
+
 
 class Store(Protocol):
     """What queries need of the MetricStore."""
@@ -394,8 +397,11 @@ class QueryEngine:
                 self._lock.wait(_POLL_S if self._active else None)
                 queries = list(self._active.values())
             for query in queries:
-                if query.judge() is not None:
-                    _interrupt(query)
+                try:
+                    if query.judge() is not None:
+                        _interrupt(query)
+                except Exception:  # one bad `is_gone` must not end the watch over the others
+                    log.exception("query %s: cannot tell whether its client is there", query.id)
 
     def _note_if_slow(self, query: ActiveQuery, plan: Plan) -> None:
         took_ms = (clock.now_us() - query.started_us) / 1000
@@ -470,10 +476,11 @@ def _translated(exc: Exception, query: ActiveQuery, buffers: list[str]) -> Excep
     if query.verdict is not None:
         return query.verdict
     text = str(exc)
+    if "No space left on device" in text:
+        return Unavailable("No disk space left for sorting and joining", retry_after_s=30)
     if not isinstance(exc, _USER_ERRORS) and not _USER_ERROR_TEXT.match(text):
         return exc
-    # From "LINE 1:" on it shows the statement as rewritten, which the user never wrote.
-    text = text.partition("\n\nLINE ")[0].strip()
+    text = _ASIDES.split(text)[0].strip()
     for name in buffers:
         text = text.replace(name, "buffer")
     return Invalid(text)

@@ -293,6 +293,8 @@ def test_identifier_that_names_no_measurement(guard: Guard, sql: str, name: str)
         ("-- nothing", "SQL query is required"),
         (";", "SQL query is required"),
         ("SELECT " + "1" * 10_000, "SQL query exceeds maximum length (10000 characters)"),
+        ("SELECT '\ud800'", "SQL query is no valid text"),
+        ("SELECT 1 \0; DROP TABLE cpu", "SQL query is no valid text"),
         ("SELECT * FROM lake.prod.cpu", "Names in table position have at most two parts: database.measurement"),
         ("SELECT * FROM cpu AT (VERSION => 1)", "AT (VERSION | TIMESTAMP) is not allowed"),
         ("SELECT * FROM cpu WHERE n = ?", "SQL construct not allowed: prepared parameters"),

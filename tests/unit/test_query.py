@@ -428,6 +428,16 @@ def test_errors_of_a_statement_are_the_clients(engine: QueryEngine, cpu: StandIn
     assert "lake" not in text
 
 
+def test_memory_that_does_not_suffice_is_the_clients_problem() -> None:
+    with duckdb.connect(config={"threads": 1, "memory_limit": "20MB", "temp_directory": ""}) as connection:
+        engine = QueryEngine(StandIn(connection, {}))
+
+        with pytest.raises(Invalid, match=r"^Out of Memory Error: "):
+            engine.run("SELECT list(range) FROM range(100000000)")
+
+        engine.stop()
+
+
 def test_explain_shows_neither_files_nor_buffers(engine: QueryEngine, cpu: StandIn, directory: Path) -> None:
     for sql in (
         "EXPLAIN SELECT avg(usage) FROM cpu",
@@ -496,6 +506,18 @@ def test_query_whose_client_went_away_is_stopped(engine: QueryEngine) -> None:
     gone.set()
 
     assert isinstance(running.result(), Cancelled)
+
+
+def test_query_whose_client_cannot_be_asked_still_ends_in_time(
+    engine: QueryEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_gone() -> bool:
+        raise OSError("no socket")
+
+    with pytest.raises(TimedOut):
+        engine.run(ENDLESS, is_gone=is_gone, timeout_s=0.3)
+
+    assert "cannot tell" in caplog.text
 
 
 def test_query_can_be_cancelled_by_its_id(engine: QueryEngine) -> None:
