@@ -169,9 +169,8 @@ class _Table:
             tags = {HOST: None}
             for shape in self.shapes.values():
                 for key, name in shape.tags:
-                    tags[lists.add(name, _tag_texts(self._values(self.tags, key, shape)), self._positions(shape))] = (
-                        None
-                    )
+                    texts = _tag_texts(self._values(self.tags, key, shape))
+                    tags[lists.add(name, texts, self._positions(shape))] = None
             for shape in self.shapes.values():
                 for key, name in shape.fields:
                     lists.add(name, self._values(self.fields, key, shape), self._positions(shape))
