@@ -89,6 +89,7 @@ class PeriodicLoop:
                 log.warning("%s: still running after %.0f s", self.name, timeout_s)
 
     def _run(self) -> None:
+        unpin()  # a loop that a request thread started would share that thread's core
         while not self._stop.is_set():
             self._wake.wait(self.interval_s)
             self._wake.clear()
