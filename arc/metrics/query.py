@@ -25,7 +25,7 @@ import pyarrow as pa
 from arc import clock
 from arc.errors import ArcError, Cancelled, Invalid, TimedOut, Unavailable
 from arc.metrics.explain import without_internals
-from arc.metrics.guard import Guard, Listing, Plan
+from arc.metrics.guard import Guard, Listing, Plan, fold
 from arc.metrics.lake import exact, quoted
 
 if TYPE_CHECKING:
@@ -80,6 +80,22 @@ class QueryResult:
     types: list[str]
     execution_ms: float
     wait_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Of this measurement a query sees only rows with start_us <= time < end_us."""
+
+    database: str
+    measurement: str
+    start_us: int
+    end_us: int
+
+    def narrow(self, view: TableView, source: str) -> str:
+        if (fold(view.database), fold(view.measurement)) != (fold(self.database), fold(self.measurement)):
+            return source
+        bounds = f"time >= make_timestamptz({self.start_us}) AND time < make_timestamptz({self.end_us})"
+        return f"(SELECT * FROM {source} WHERE {bounds})"  # noqa: S608 - numbers
 
 
 class ClientGone(Cancelled):
@@ -187,14 +203,15 @@ class QueryEngine:
         database: str = "default",
         is_gone: Callable[[], bool] | None = None,
         timeout_s: float | None = None,
+        window: Window | None = None,
     ) -> QueryResult:
         """The whole result of one statement. `database`: where unqualified names live.
 
-        is_gone: asked now and then whether the client went away.
+        is_gone: asked now and then whether the client went away. window: all that is seen of a measurement.
         Raises Invalid, TimedOut, Cancelled, Unavailable.
         """
         started_s = time.perf_counter()
-        with self._opened(sql, database, is_gone, timeout_s) as opened:
+        with self._opened(sql, database, is_gone, timeout_s, window) as opened:
             table = _collect(opened, self.options.max_result_bytes)
         total_ms = (time.perf_counter() - started_s) * 1000
         wait_ms = opened.query.wait_ms
@@ -257,7 +274,12 @@ class QueryEngine:
 
     @contextmanager
     def _opened(
-        self, sql: str, database: str, is_gone: Callable[[], bool] | None, timeout_s: float | None
+        self,
+        sql: str,
+        database: str,
+        is_gone: Callable[[], bool] | None,
+        timeout_s: float | None,
+        window: Window | None = None,
     ) -> Iterator[_Opened]:
         """A checked statement under execution; errors of the body come out as ours."""
         timeout_s = timeout_s or self.options.timeout_s
@@ -265,11 +287,11 @@ class QueryEngine:
             str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, time.monotonic() + timeout_s, is_gone
         )
         with self._counted(query), self._registered(query):
-            plan = self._checked(sql, database)
+            plan = self.guard.check(sql, database)
             with self._slot(query), self._cursor(query) as cursor:
                 buffers: list[str] = []
                 try:
-                    opened = self._begin(query, plan, cursor, buffers)
+                    opened = self._begin(query, plan, cursor, buffers, window)
                     opened.batches = _counting(query, opened.batches)
                     yield opened
                 except (duckdb.Error, OSError, pa.ArrowException) as exc:
@@ -296,13 +318,21 @@ class QueryEngine:
                 else:
                     counters.note_error(failure)
 
-    def _checked(self, sql: str, database: str) -> Plan:
-        if self._guard is None:
-            with self._lock:
-                self._guard = self._guard or Guard(self._store.cursor(), self.options.max_sql_length)
-        return self._guard.check(sql, database)
+    @property
+    def guard(self) -> Guard:
+        """Checks what users wrote."""
+        with self._lock:
+            self._guard = self._guard or Guard(self._store.cursor(), self.options.max_sql_length)
+            return self._guard
 
-    def _begin(self, query: ActiveQuery, plan: Plan, cursor: duckdb.DuckDBPyConnection, buffers: list[str]) -> _Opened:
+    def _begin(
+        self,
+        query: ActiveQuery,
+        plan: Plan,
+        cursor: duckdb.DuckDBPyConnection,
+        buffers: list[str],
+        window: Window | None,
+    ) -> _Opened:
         """Start the statement on the data of this instant; fills `buffers` with the names it gave them."""
         if plan.listing is not None:
             return _all_at_once(query, self._list(plan.listing))
@@ -313,6 +343,8 @@ class QueryEngine:
         if missing:
             raise Invalid(f"Measurement '{'.'.join(missing[0])}' does not exist")
         sources = [_source(view, cursor, buffers) for view in views if view is not None]
+        if window is not None:
+            sources = [window.narrow(view, source) for view, source in zip(views, sources, strict=True) if view]
         statement = plan.fill(sources)
         cursor.execute(statement)
         types = [str(column[1]) for column in cursor.description]
