@@ -207,21 +207,18 @@ class WriteAheadLog:
 
     def _read(self, number: int) -> Iterator[Entry]:
         data = self.path(number).read_bytes()
-        if data[: _HEADER.size] != _HEADER.pack(_MAGIC, number)[: len(data)]:  # a part of it: a crash at its creation
+        if not has_header(data, number):
             log.error("wal: segment %d has a damaged header", number)
         position = min(_HEADER.size, len(data))
-        while position < len(data):
-            found = _next_entry(data, position)
-            if found is None:
-                self._cut(number, position, len(data))
-                return
-            at, entry, end = found
+        for at, entry, end in find_entries(data):
             if at > position:
                 self.report.skipped += 1
                 log.error("wal: segment %d: %d damaged bytes at %d skipped", number, at - position, position)
             position = end
             self.report.entries += 1
             yield entry
+        if position < len(data):
+            self._cut(number, position, len(data))
 
     def close(self) -> None:
         self._stop.set()
@@ -288,6 +285,19 @@ def _write_all(fd: int, frames: list[bytes]) -> int:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             rest = rest[count:]
     return total
+
+
+def find_entries(segment: bytes) -> Iterator[tuple[int, Entry, int]]:
+    """The undamaged entries of a segment: where each begins, itself, where it ends."""
+    position = _HEADER.size
+    while (found := _next_entry(segment, position)) is not None:
+        yield found
+        position = found[2]
+
+
+def has_header(segment: bytes, number: int) -> bool:
+    """Also true for a part of it, as a crash at the creation of a segment leaves it."""
+    return segment[: _HEADER.size] == _HEADER.pack(_MAGIC, number)[: len(segment)]
 
 
 def _next_entry(data: bytes, position: int) -> tuple[int, Entry, int] | None:
