@@ -150,6 +150,41 @@ class Guard:
             return replace(self._plan(sql, database), explain=explain)
         return self._plan(sql, database)
 
+    def condition(self, text: str, columns: Mapping[str, str]) -> tuple[str, bool]:
+        """A condition on the rows of one measurement, as SQL, and whether it names any column. Raises Invalid.
+
+        columns: what stands for each column in the SQL, by folded name.
+        """
+        if len(text) > self.max_length:
+            raise Invalid(f"WHERE clause exceeds maximum length ({self.max_length} characters)")
+        if any(found["skip"] and found["skip"].strip() for found in _LEXEME.finditer(text)):
+            raise Invalid("Comments are not allowed in a WHERE clause")
+        sql = f"SELECT {text}"
+        statement = self._parse(sql)
+        node = statement["node"]
+        rest = {**node, "select_list": [], "from_table": _SELECT["from_table"]}
+        if rest != _SELECT or node["from_table"]["type"] != "EMPTY" or len(node["select_list"]) != 1:
+            raise Invalid("WHERE clause must be one condition, without sub-queries")
+        [expression] = node["select_list"]
+        if expression["alias"]:
+            raise Invalid("WHERE clause must be one condition")
+        named = list(_columns_named(expression))
+        _Rewriter(sql, "", self.functions, self._expression_text).rewrite(statement)
+        for column in named:
+            column.update(self._stand_in(column["column_names"], columns))
+        expression["alias"] = ""  # the rewriter may have named it
+        sql = self._expression_text(expression)
+        if not sql:
+            raise Invalid("WHERE clause says something that cannot be rewritten")
+        return f"({sql})", bool(named)
+
+    def _stand_in(self, name: list[str], columns: Mapping[str, str]) -> dict[str, Any]:
+        """The tree of what stands for a column."""
+        if len(name) != 1 or fold(name[0]) not in columns:
+            raise Invalid(f"WHERE clause: no column {'.'.join(name)}")
+        tree: dict[str, Any] = self._parse(f"SELECT {columns[fold(name[0])]}")["node"]["select_list"][0]
+        return tree
+
     def _plan(self, sql: str, database: str) -> Plan:
         statement = self._parse(sql)
         rewriter = _Rewriter(sql, database, self.functions, self._expression_text)
@@ -496,6 +531,22 @@ class _Rewriter:
         name = fold(node["function_name"])
         if name not in self._functions or node.get("export_state"):
             raise _function_error(name)
+
+
+def _columns_named(expression: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes of an expression that name a column. Raises Invalid for what reads other rows than the one at hand."""
+    waiting: list[Any] = [expression]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if node.get("type") in ("SUBQUERY", "STAR", "POSITIONAL_REFERENCE"):
+                raise Invalid("WHERE clause must be one condition, without sub-queries")
+            if node.get("type") == "COLUMN_REF":
+                yield node
+            else:
+                waiting += node.values()
 
 
 def _is_renamed(expression: dict[str, Any]) -> bool:
