@@ -22,6 +22,7 @@ LAYERS = (
     {"access", "metrics", "jobs", "fleet", "actions", "backup"},
     {"web", "agent"},
     {"app"},
+    {"commands"},
     {"cli"},
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}

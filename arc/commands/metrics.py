@@ -1,0 +1,151 @@
+"""Commands that write metrics to a server and ask it: write, import, query, databases."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from arc.commands.options import connected
+from arc.commands.terminal import print_table, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from arc.commands.client import Client
+
+_WRITE_PATHS = {"lp": "/write", "json": "/write/json", "ndjson": "/write/json"}
+_WRITE_TYPES = {"lp": "text/plain", "json": "application/json", "ndjson": "application/x-ndjson"}
+_PIECE_BYTES = 1 << 20
+_SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp", ".line": "lp", ".txt": "lp"}
+
+database_option = click.option("--database", metavar="NAME", help="Database; without it the server's default.")
+
+
+@click.command()
+@connected
+@database_option
+@click.option("--format", "format_", type=click.Choice(list(_WRITE_PATHS)), default="lp", show_default=True,
+              help="Line protocol, one JSON document, or JSON line by line.")  # fmt: skip
+@click.option("--precision", default="ns", show_default=True, help="Unit of the timestamps of line protocol.")
+@click.argument("file", type=click.File("rb"), default="-")
+def write(
+    file: IO[bytes], url: str | None, token: str | None, database: str | None, format_: str, precision: str
+) -> None:
+    """Send points to a server, from FILE or standard input, as they come."""
+    from arc.commands.client import Client
+
+    pieces = [file.read()] if format_ == "json" else _whole_lines(file)
+    params = {"db": database, "precision": precision, "strict": "1"} if format_ == "lp" else {"db": database}
+    with Client(url, token) as client:
+        for piece in pieces:
+            headers = {"Content-Type": _WRITE_TYPES[format_]}
+            client.request("POST", _WRITE_PATHS[format_], params=params, data=piece, headers=headers)
+
+
+@click.command("import")
+@connected
+@click.option("--database", default="default", show_default=True, metavar="NAME", help="Database to import into.")
+@click.option("--measurement", metavar="NAME", help="Measurement; without it the name of the file. Of line protocol:"
+              " take points of this one only.")  # fmt: skip
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "lp"]), help="Without it by the file's name.")
+@click.option("--time-column", metavar="NAME", help="Column that holds the time [time].")
+@click.option("--time-format", metavar="FORMAT", help="auto, epoch_s, epoch_ms, epoch_us or epoch_ns [auto].")
+@click.option("--delimiter", metavar="CHARACTER", help="Between the cells of CSV [,].")
+@click.option("--skip-rows", type=int, metavar="N", help="Lines before the header of CSV [0].")
+@click.option("--precision", metavar="UNIT", help="Unit of the timestamps of line protocol [ns].")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def import_file(
+    file: Path, url: str | None, token: str | None, format_: str | None, measurement: str | None, **params: Any
+) -> None:
+    """Store all rows of a CSV, Parquet or line protocol FILE, plain or gzip, or none of them."""
+    from arc.commands.client import Client, Upload
+
+    name = file.with_suffix("") if file.suffix == ".gz" else file
+    format_ = format_ or _SUFFIXES.get(name.suffix.lower())
+    if format_ is None:
+        raise click.UsageError(f"what {file.name} holds is not in its name; say it with --format")
+    params["measurement"] = measurement or (None if format_ == "lp" else name.stem)
+    params["db"] = params.pop("database")
+    size = file.stat().st_size
+    with Client(url, token) as client, file.open("rb") as content, progress(f"sending {file.name}", size) as advance:
+        body = Upload(content, size, advance) if size else b""
+        answer = client.request("POST", f"/api/v1/import/{format_}", params=params, data=body)
+    result = answer.json()["result"]
+    where = ", ".join(result.get("measurements") or [result.get("measurement", "")])
+    click.echo(f"{result['rows_imported']} rows into {result['database']}: {where}", err=True)
+
+
+@click.command()
+@connected
+@database_option
+@click.option("--format", "format_", type=click.Choice(["table", "json", "csv", "arrow"]), default="table",
+              show_default=True, help="How to print the rows.")  # fmt: skip
+@click.argument("sql")
+def query(sql: str, url: str | None, token: str | None, database: str | None, format_: str) -> None:
+    """Ask a server SQL and print the rows; SQL may be - for standard input."""
+    from arc.commands.client import Client
+
+    sql = sys.stdin.read() if sql == "-" else sql
+    with Client(url, token) as client:
+        if format_ == "arrow":
+            _print_arrow(client, sql, database)
+            return
+        answer = client.request("POST", "/query", json={"sql": sql}, headers=_database_header(database)).json()
+    columns, rows = answer["columns"], answer["data"]
+    if format_ == "table":
+        print_table(columns, rows)
+        click.echo(f"({len(rows)} rows, {answer['execution_time_ms']:.0f} ms)", err=True)
+    elif format_ == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+    else:
+        objects = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
+        click.echo("[" + ",\n ".join(objects) + "]")
+
+
+@click.command()
+@connected
+def databases(url: str | None, token: str | None) -> None:
+    """List the databases of a server."""
+    from arc.commands.client import Client
+
+    with Client(url, token) as client:
+        found = client.request("GET", "/api/v1/databases").json()["databases"]
+    print_table(("database", "measurements"), [(each["name"], each["measurement_count"]) for each in found])
+
+
+def _print_arrow(client: Client, sql: str, database: str | None) -> None:
+    if sys.stdout.isatty():
+        raise click.UsageError("Arrow is for programs; send it into a file or a pipe")
+    answer = client.request("POST", "/query/arrow", json={"sql": sql}, headers=_database_header(database))
+    sys.stdout.buffer.write(answer.content)
+
+
+def _database_header(database: str | None) -> dict[str, str]:
+    return {"x-arc-database": database} if database else {}
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """What has come so far, cut behind a line's end; while a piece is sent the next one gathers."""
+    read = getattr(file, "read1", file.read)
+    rest = b""
+    while piece := read(_PIECE_BYTES):
+        body = rest + piece
+        end = _line_end(body)
+        rest = body[end:]
+        if end:
+            yield body[:end]
+    if rest:
+        yield rest
+
+
+def _line_end(body: bytes) -> int:
+    """Behind the last newline that stands outside of a text; 0 when there is none."""
+    end = last = body.rfind(b"\n") + 1
+    while end and (body.count(b'"', 0, end) - body.count(b'\\"', 0, end)) % 2:
+        end = body.rfind(b"\n", 0, end - 1) + 1
+    return end or last
