@@ -25,12 +25,14 @@ import pyarrow as pa
 from arc import clock
 from arc.errors import ArcError, Cancelled, Invalid, TimedOut, Unavailable
 from arc.metrics.explain import without_internals
-from arc.metrics.guard import Guard, Listing, Plan, fold
+from arc.metrics.guard import Guard, Plan
 from arc.metrics.lake import exact, quoted
+from arc.metrics.parsetree import fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from arc.metrics.sqltext import Listing
     from arc.metrics.store import MeasurementInfo, TableView
 
 log = logging.getLogger(__name__)

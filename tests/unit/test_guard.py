@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.guard import Guard, Listing
+from arc.metrics.guard import Guard
+from arc.metrics.sqltext import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
