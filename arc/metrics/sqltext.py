@@ -16,7 +16,6 @@ from arc.metrics.lake import quoted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Lexemes of SQL, only as far as needed to tell statements apart, to find our own and to give messages.
 LEXEME = re.compile(
     r"""(?P<skip>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
       | (?P<quoted>"(?:[^"]|"")*"|`[^`]*`)
