@@ -356,9 +356,14 @@ def _merge(columns: dict[str, tuple[str, pa.Array]], name: str, column: pa.Array
         columns[folded] = (name, column)
         return
     spelling, known = columns[folded]
+    if column.null_count == len(column):
+        return
     if (
         known.null_count + column.null_count < len(column)
         or pc.any(pc.and_(known.is_valid(), column.is_valid())).as_py()
     ):
         raise Invalid(twice(spelling, name))
-    columns[folded] = (spelling, arrow_column(spelling, pc.coalesce(known, column).to_pylist()))
+    values = [
+        later if value is None else value for value, later in zip(known.to_pylist(), column.to_pylist(), strict=True)
+    ]
+    columns[folded] = (spelling, arrow_column(spelling, values))
