@@ -78,8 +78,8 @@ retention_executions = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("policy_id", ForeignKey("retention_policies.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("started_at", BigInteger, nullable=False),
-    Column("status", String(10), nullable=False),  # running, completed, failed
+    Column("executed_at", BigInteger, nullable=False),
+    Column("status", String(10), nullable=False),  # completed, failed
     Column("cutoff_at", BigInteger, nullable=False),
     Column("deleted_count", BigInteger, nullable=False),
     Column("files_deleted", Integer, nullable=False),

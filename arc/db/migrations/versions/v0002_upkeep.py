@@ -51,7 +51,7 @@ def upgrade() -> None:
         "retention_executions",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("policy_id", sa.Integer, nullable=False),
-        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("executed_at", sa.BigInteger, nullable=False),
         sa.Column("status", sa.String(10), nullable=False),
         sa.Column("cutoff_at", sa.BigInteger, nullable=False),
         sa.Column("deleted_count", sa.BigInteger, nullable=False),
