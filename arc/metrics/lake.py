@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _FILE_PREFIX = "arc-"
 _FILE_PREFIXES = (_FILE_PREFIX, "ducklake-")
+_TIME_COLUMN = 1  # DuckLake's number of the first column of a table
 _COMMIT_RETRY_MS = 10  # two commits met: the next try works, as the write lock keeps others out
 
 # every catalog has a schema `main`; it is a database of ours only when it holds something
@@ -53,11 +54,13 @@ WHERE t.database_name = 'lake' ORDER BY t.schema_name, t.table_name, c.column_in
 """
 _STORED = f"""
 SELECT s.schema_name, t.table_name, count(f.data_file_id), coalesce(sum(f.file_size_bytes), 0),
-    coalesce(sum(f.record_count - coalesce(d.delete_count, 0)), 0)
+    coalesce(sum(f.record_count - coalesce(d.delete_count, 0)), 0),
+    epoch_us(min(c.min_value::TIMESTAMPTZ)), epoch_us(max(c.max_value::TIMESTAMPTZ))
 FROM {CATALOG}.ducklake_table t
 JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id AND s.end_snapshot IS NULL
 LEFT JOIN {CATALOG}.ducklake_data_file f ON f.table_id = t.table_id AND f.end_snapshot IS NULL
 LEFT JOIN {CATALOG}.ducklake_delete_file d ON d.data_file_id = f.data_file_id AND d.end_snapshot IS NULL
+LEFT JOIN {CATALOG}.ducklake_file_column_stats c ON c.data_file_id = f.data_file_id AND c.column_id = {_TIME_COLUMN}
 WHERE t.end_snapshot IS NULL GROUP BY ALL
 """  # noqa: S608 - constants only
 _MARK = f"""
@@ -78,6 +81,8 @@ class Stored:
     file_count: int
     size_bytes: int
     rows: int
+    first_us: int | None = None  # least and greatest time in its files
+    last_us: int | None = None
 
 
 class Lake:
@@ -216,6 +221,23 @@ class Lake:
             if path is not None:
                 self._add_file(cursor, schema, path)
         self._notes[schema.database, schema.measurement] = _notes(schema)
+
+    def create_database(self, name: str) -> None:
+        """Make an empty schema. That of `main` is there from the start, and listed only while it has tables."""
+        with self.exclusive(f"create database {name}") as cursor:
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(name)}")
+
+    def drop_database(self, name: str) -> int:
+        """Remove a schema with its tables; returns the number of their files, which the clean-up removes."""
+        tables = {table: found for table, found in self.stored().items() if table[0] == name}
+        with self.exclusive(f"drop database {name}") as cursor:
+            for _, measurement in tables:
+                cursor.execute(f"DROP TABLE lake.{quoted(name)}.{quoted(measurement)}")
+            if name != "main":
+                cursor.execute(f"DROP SCHEMA IF EXISTS lake.{quoted(name)}")
+        for table in tables:
+            self._notes.pop(table, None)
+        return sum(found.file_count for found in tables.values())
 
     @contextmanager
     def transaction(self, message: str, mark: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
