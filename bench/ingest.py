@@ -6,6 +6,7 @@ First line: the machine. Then one JSON line per case:
                            the load until after a final flush: log, buffer and Parquet included
     p50_ms, p95_ms, p99_ms time of one request
     peak_mb                highest resident memory of the server
+    refused                answers 503; they were sent again after the time the server asked for
     exact                  whether count(*) over all measurements afterwards is the number of rows acknowledged
     peer_rows_per_cpu_s    decode the same bodies and write Parquet, without a server (bench/peer.py)
 The load generator's own CPU time is not in rows_per_cpu_s, but it takes a core from the server.
@@ -73,6 +74,7 @@ def run_case(case: bodies.Case, seconds: float, senders: int, data: str | None) 
         **latency_ms(sent.latencies_s),
         "peak_mb": round(after.peak_mb),
         "exact": stored == rows + sum(warm_up.acknowledged) * case.rows,
+        "refused": sent.refused,
         "errors": warm_up.errors + sent.errors,
         "server_cores_used": round((after.cpu_s - before.cpu_s) / sent.elapsed_s, 2),
         "sender_cpu_s": round(sent.cpu_s, 2),

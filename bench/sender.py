@@ -25,7 +25,8 @@ class Sent:
 
     acknowledged: list[int] = field(default_factory=list)  # per request body: how often a 204 came back
     latencies_s: list[float] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    refused: int = 0  # 503: sent again after the time the server asked for
+    errors: list[str] = field(default_factory=list)  # anything else; it ends a connection
     elapsed_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -37,22 +38,28 @@ class Channel:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
+        self.resume_at = 0.0  # perf_counter of the end of a rest the server asked for
         self._requests, self._order, self._sent = requests, order, sent
-        self._begin()
+        self._number = -1
+        self._begin(next(order))
 
     def advance(self, is_over: bool) -> int:
-        """Go on until the socket makes us wait: the event to wait for, or 0 when this channel is done."""
+        """Go on until something makes us wait: the event to wait for; 0 for a rest, or for the end once is_over."""
         if not self._rest:
-            if not self._receive():
+            status = self._receive()
+            if not status:
                 return selectors.EVENT_READ
+            if status == 503:
+                self._begin(self._number)
+                return 0
             if is_over:
                 return 0
-            self._begin()
+            self._begin(next(self._order))
         return selectors.EVENT_READ if self._send() else selectors.EVENT_WRITE
 
-    def _begin(self) -> None:
-        self._number = next(self._order)
-        self._rest = memoryview(self._requests[self._number])
+    def _begin(self, number: int) -> None:
+        self._number = number
+        self._rest = memoryview(self._requests[number])
         self._answer = b""
         self._began_at = time.perf_counter()
 
@@ -65,46 +72,65 @@ class Channel:
             return False
         return True
 
-    def _receive(self) -> bool:
-        """Whether the answer is complete; a 204 has no body. Anything else is an error and ends the channel."""
+    def _receive(self) -> int:
+        """Status of the answer, 0 while it is not complete. Raises ConnectionError unless it is 204 or 503."""
         data = self.socket.recv(1 << 16)
         self._answer += data
-        if not data or not self._answer.startswith(b"HTTP/1.1 204"):
-            raise ConnectionError(self._answer.decode(errors="replace") or "the server closed the connection")
-        if not self._answer.endswith(b"\r\n\r\n"):
-            return False
+        head, blank, body = self._answer.partition(b"\r\n\r\n")
+        if not data or not head.startswith((b"HTTP/1.1 204", b"HTTP/1.1 503")):
+            raise ConnectionError(head.decode(errors="replace").partition("\r\n")[0] or "connection closed")
+        if not blank:
+            return 0
+        if head.startswith(b"HTTP/1.1 503"):
+            return self._refused(head, body)
         self._sent.latencies_s.append(time.perf_counter() - self._began_at)
         self._sent.acknowledged[self._number] += 1
-        return True
+        return 204
+
+    def _refused(self, head: bytes, body: bytes) -> int:
+        headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        if len(body) < int(headers[b"content-length"]):
+            return 0
+        self._sent.refused += 1
+        self.resume_at = time.perf_counter() + int(headers[b"retry-after"])
+        return 503
 
 
 def send_all(port: int, requests: list[bytes], senders: int, seconds: float) -> Sent:
     """Keep `senders` connections busy for the time, then let the last answers come in."""
     sent, order = Sent(acknowledged=[0] * len(requests)), cycle(range(len(requests)))
     start, cpu_s = time.perf_counter(), time.process_time()
+    resting = [Channel(port, requests, order, sent) for _ in range(senders)]
     with selectors.DefaultSelector() as selector:
-        for _ in range(senders):
-            channel = Channel(port, requests, order, sent)
-            selector.register(channel.socket, selectors.EVENT_WRITE, channel)
-        while selector.get_map():
-            for key, _ in selector.select():
-                serve(selector, key, sent, is_over=time.perf_counter() - start > seconds)
+        while resting or selector.get_map():
+            now = time.perf_counter()
+            for channel in [channel for channel in resting if channel.resume_at <= now]:
+                resting.remove(channel)
+                selector.register(channel.socket, selectors.EVENT_WRITE, channel)
+            for key, _ in selector.select(0.01 if resting else None):
+                serve(selector, key, sent, resting, is_over=now - start > seconds)
     sent.elapsed_s, sent.cpu_s = time.perf_counter() - start, time.process_time() - cpu_s
     return sent
 
 
-def serve(selector: selectors.BaseSelector, key: selectors.SelectorKey, sent: Sent, is_over: bool) -> None:
-    """Take the channel of a ready socket a step further."""
+def serve(
+    selector: selectors.BaseSelector, key: selectors.SelectorKey, sent: Sent, resting: list[Channel], is_over: bool
+) -> None:
+    """Take the channel of a ready socket a step further; rest it or close it when it says so."""
+    channel: Channel = key.data
     try:
-        event = key.data.advance(is_over)
+        event = channel.advance(is_over)
     except OSError as exc:
         sent.errors.append(str(exc))
-        event = 0
-    if not event:
+        event, is_over = 0, True
+    if event and event != key.events:
+        selector.modify(key.fileobj, event, channel)
+    elif not event:
         selector.unregister(key.fileobj)
-        key.data.socket.close()
-    elif event != key.events:
-        selector.modify(key.fileobj, event, key.data)
+        if is_over:
+            channel.socket.close()
+        else:
+            resting.append(channel)
 
 
 def run_senders(port: int, requests: list[bytes], senders: int, seconds: float) -> Sent:
