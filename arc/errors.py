@@ -6,9 +6,16 @@ What is not an ArcError is a defect: it is logged and answered 500 without detai
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 class ArcError(Exception):
-    """Base of everything Arc raises on purpose."""
+    """Base of everything Arc raises on purpose. details: what a program may want beside the sentence."""
+
+    details: Mapping[str, object] = {}
 
 
 class Invalid(ArcError):

@@ -9,7 +9,8 @@ decode_lines -> linetext: where the lines are
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from arc.metrics.batch import Batch, time_array
 from arc.metrics.columns import KINDS, BadValue, FoldedLists, arrow_column, can_mix
 from arc.metrics.linecolumns import Group
 from arc.metrics.linegrammar import BadLine, LineParser
-from arc.metrics.linetext import WHITE, find_lines
+from arc.metrics.linetext import PAD, WHITE, find_lines
 from arc.metrics.names import TIME, check_measurement
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Numbered = tuple[int, Point]  # index of the line in the text
 
 MAX_SHOWN = 200  # characters of a rejected line
+MAX_REPORTED = 100  # rejected lines that an error lists
 PRECISIONS = {
     **dict.fromkeys(("", "ns", "n", "nanosecond"), timeunits.NANOSECOND),
     **dict.fromkeys(("us", "u", "µ", "µs", "microsecond"), timeunits.MICROSECOND),
@@ -45,6 +47,9 @@ PRECISIONS = {
 
 
 _NUMBER_TYPES = {pa.int64(), pa.float64()}
+_KINDS_OF_TYPES = {pa.bool_(): "boolean", pa.int64(): "integer", pa.float64(): "float", pa.string(): "text"}
+
+KnownKinds = Callable[[str], Mapping[str, str]]  # of a measurement: its columns, case folded, and what they hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,18 @@ class Rejected:
     reason: str
 
 
+class LinesRejected(Invalid):
+    """Lines of a body are not stored."""
+
+    def __init__(self, text: str, rejected: list[Rejected]) -> None:
+        if rejected:  # Telegraf knows by these words that sending the line again is of no use
+            text += f": unable to parse '{rejected[0].text}': {rejected[0].reason}"
+            text += f" dropped={len(rejected)}"
+        super().__init__(text)
+        shown = sorted(rejected, key=lambda line: line.line_number)[:MAX_REPORTED]
+        self.details = {"dropped": len(rejected), "errors": [asdict(line) for line in shown]}
+
+
 @dataclass(frozen=True, slots=True)
 class Lines:
     """What a body held. lines: how many, good and bad, without blank lines and comments."""
@@ -65,11 +82,12 @@ class Lines:
     lines: int
 
 
-def decode_lines(body: bytes, precision: str, received_us: int) -> Lines:
+def decode_lines(body: bytes, precision: str, received_us: int, known: KnownKinds = lambda _: {}) -> Lines:
     """Rows of one inflated body; possibly none.
 
     precision: of the timestamps, in one of the spellings of InfluxDB's clients; "" is ns.
     received_us: time of lines without a usable timestamp.
+    known: what is stored already; lines that do not go with it are rejected.
     Raises Invalid for an empty body, an unknown precision and a measurement that may not be called so.
     """
     unit = PRECISIONS.get(precision)
@@ -77,11 +95,24 @@ def decode_lines(body: bytes, precision: str, received_us: int) -> Lines:
         raise Invalid(f'invalid precision "{precision[:40]}": must be ns, us, ms, or s')
     if not body:
         raise Invalid("Empty request body")
-    return _Decoder(body, unit, received_us).lines()
+    return _Decoder(body, unit, received_us, known).lines()
+
+
+def without_lines(body: bytes, rejected: Iterable[Rejected]) -> bytes:
+    """The body with these lines emptied, so that the others keep their numbers."""
+    text = find_lines(body)
+    numbers = [line.line_number for line in rejected]
+    pieces, done = [], len(PAD)
+    for index in np.flatnonzero(np.isin(text.numbers, numbers)).tolist():
+        start, end = int(text.starts[index]), int(text.ends[index])
+        pieces += [text.body[done:start], b"\n" * text.body.count(b"\n", start, end)]
+        done = end
+    return b"".join([*pieces, text.body[done : -len(PAD)]])
 
 
 class _Decoder:
-    def __init__(self, body: bytes, unit: Unit, received_us: int) -> None:
+    def __init__(self, body: bytes, unit: Unit, received_us: int, known: KnownKinds) -> None:
+        self._known = known
         self._text = find_lines(body)
         self._parser = LineParser(unit, received_us)
         self._unit = unit
@@ -92,7 +123,7 @@ class _Decoder:
         batches: list[Batch] = []
         for measurement, groups in self._groups().items():
             check_measurement(measurement)
-            batches += self._batches(groups)
+            batches += self._batches(groups, self._known(measurement))
         self._rejected.sort(key=lambda line: line.line_number)
         return Lines(batches, self._rejected, sum(batch.rows for batch in batches) + len(self._rejected))
 
@@ -119,23 +150,25 @@ class _Decoder:
                 if point is not None:
                     yield index, point
 
-    def _batches(self, groups: list[Group]) -> list[Batch]:
+    def _batches(self, groups: list[Group], known: Mapping[str, str]) -> list[Batch]:
         """Of one measurement, in the order of lines, with one type per column."""
         batches = _united(groups)
-        if batches is None:  # line by line it shows which come too late
+        if batches is None or not all(
+            _fits(batch, known) for batch in batches
+        ):  # line by line it shows which come too late
             points = self._points(np.sort(np.concatenate([group.lines for group in groups])))
-            batches = _united(_groups_of_points(self._of_one_kind(points)))
+            batches = _united(_groups_of_points(self._of_one_kind(points, known)))
         return batches or []
 
-    def _of_one_kind(self, points: Iterator[Numbered]) -> Iterator[Numbered]:
-        """Rejects each that does not go with those before it."""
-        kinds: dict[str, str] = {}
+    def _of_one_kind(self, points: Iterator[Numbered], known: Mapping[str, str]) -> Iterator[Numbered]:
+        """Rejects each that does not go with what is known and those before it."""
+        kinds = dict(known)
         for index, point in points:
             found = {name: KINDS[type(value)] for name, value in point.columns().items()}
             for name, kind in found.items():
-                known = kinds.get(name.casefold(), kind)
-                if not can_mix(known, kind):
-                    self._reject(index, f'column "{name}": cannot mix {known} and {kind}')
+                first = kinds.get(name.casefold(), kind)
+                if not can_mix(first, kind):
+                    self._reject(index, f'column "{name}": cannot mix {first} and {kind}')
                     break
             else:
                 yield index, point
@@ -144,6 +177,15 @@ class _Decoder:
     def _reject(self, index: int, reason: str) -> None:
         text = self._text.line(index).strip(WHITE)[:MAX_SHOWN]
         self._rejected.append(Rejected(int(self._text.numbers[index]), text, reason))
+
+
+def _fits(batch: Batch, known: Mapping[str, str]) -> bool:
+    """Whether the columns of a batch can be stored beside what is there."""
+    for name, column in batch.columns.items():
+        kind = known.get(name.casefold())
+        if kind is not None and not can_mix(kind, _KINDS_OF_TYPES[column.type]):
+            return False
+    return True
 
 
 def _united(groups: list[Group]) -> list[Batch] | None:

@@ -76,6 +76,10 @@ class TableSchema:
         """What users see. Columns beginning with "_", which no user can write, are notes of continuous queries."""
         return tuple(column for column in self.columns.values() if not column[0].startswith("_"))
 
+    def kinds(self) -> dict[str, str]:
+        """What columns with a type hold, in the words of arc.metrics.columns, by folded name; without the time."""
+        return {folded: _plain(kind) for folded, (_, kind) in self.columns.items() if kind not in ("NULL", TIME_TYPE)}
+
     def lake_types(self) -> dict[str, str]:
         """What the lake's table has once the rows of this schema are in it."""
         return {name: kind for name, kind in self.columns.values() if kind != "NULL"}

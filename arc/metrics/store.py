@@ -29,7 +29,9 @@ from arc.metrics import names
 from arc.metrics.arrowpoints import decode_arrow
 from arc.metrics.buffer import Chunk, Key, Rows, WriteBuffer
 from arc.metrics.inflate import inflate
+from arc.metrics.jsonpoints import decode_json
 from arc.metrics.lake import Lake, Stored
+from arc.metrics.lineprotocol import LinesRejected, decode_lines, without_lines
 from arc.metrics.msgpackpoints import decode_msgpack
 from arc.metrics.schema import TableSchema, rows_as_table, signature
 from arc.metrics.wal import Entry, WriteAheadLog
@@ -39,12 +41,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from arc.metrics.batch import Batch
+    from arc.metrics.lineprotocol import Rejected
 
 log = logging.getLogger(__name__)
 
 MSGPACK = 1  # kinds of WAL entries; stored on disk, so never reuse a number
+LINES = 2  # options: the precision
+JSON = 3  # options: "ndjson" or nothing
 ARROW = 4  # options: the measurement
-FORMATS = {MSGPACK: "msgpack", 2: "lineprotocol", 3: "json", ARROW: "arrow"}  # kinds in figures
+FORMATS = {MSGPACK: "msgpack", LINES: "lineprotocol", JSON: "json", ARROW: "arrow"}  # kinds in figures
+_LINE_PASSES = 5  # over a body of lines until all that is left of it can be stored
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
 _SPACE_RETRY_AFTER_S = 5
@@ -64,6 +70,14 @@ class MeasurementInfo:
 
 
 @dataclass(frozen=True)
+
+
+@dataclass(frozen=True)
+class WrittenLines:
+    """What became of a line protocol body."""
+
+    rows: int
+    rejected: list[Rejected]
 class TableView:
     """One measurement as of one instant: the rows of `lake_version` and, disjoint from them, `buffered`.
 
@@ -106,6 +120,7 @@ class Counters:
     flushed_rows: int = 0
     files: int = 0  # written by flushes
     file_bytes: int = 0
+    rejected_lines: int = 0
     replayed_rows: int = 0
     replay_errors: int = 0
     by_kind: dict[int, list[int]] = field(default_factory=dict)  # requests and rows
@@ -213,6 +228,31 @@ class MetricStore:
         """
         with self._flushing:
             try:
+    def write_json(self, body: bytes, database: str, ndjson: bool = False, announced_encoding: str = "") -> int:
+        """Like write_msgpack, for JSON; ndjson: one object per line."""
+        return self._write(JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
+
+    def write_lines(
+        self, body: bytes, database: str, precision: str = "", announced_encoding: str = ""
+    ) -> WrittenLines:
+        """Store the lines of a line protocol body that can be stored, and say which could not.
+
+        precision: of the timestamps, see lineprotocol.PRECISIONS. Raises like write_msgpack, if no line is good too.
+        """
+        self._check_writable(database)
+        received_us = clock.now_us()
+        with self._counting_refusals():
+            plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
+            good, keyed, rejected = self._accept_lines(plain, database, precision, received_us)
+        if rejected:
+            first = rejected[0]
+            log.warning(
+                "%d lines for %s rejected; line %d: %s", len(rejected), database, first.line_number, first.reason
+            )
+        # Whether a line is good can depend on what was stored before it, so the log gets good lines only.
+        logged = Entry(LINES, database, good if rejected else body, received_us, precision)
+        return WrittenLines(self._append(logged, keyed, len(good)), rejected)
+
                 return self._flush()
             except (OSError, duckdb.Error, pa.ArrowException) as exc:
                 self.counters.flush_failures += 1
@@ -354,26 +394,67 @@ class MetricStore:
         return age_s >= self.options.buffer_age_s or self._is_full()
 
     def _write(self, kind: int, body: bytes, database: str, announced_encoding: str, options: str = "") -> int:
-        self._check_ready()
-        self._check_room()
-        names.check_database(database)
+        self._check_writable(database)
         received_us = clock.now_us()
-        try:
+        with self._counting_refusals():
             plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
             batches = _decode(kind, plain, received_us, options)
             keyed = self._reserve(database, batches)
-        except Invalid:
-            self.counters.rejected += 1
-            raise
         entry = Entry(kind, database, body, received_us, options)
-        commit = _Commit(entry, keyed, _size_bytes(entry, plain, batches))
+        return self._append(entry, keyed, _size_bytes(entry, plain, batches))
+
+    def _accept_lines(
+        self, text: bytes, database: str, precision: str, received_us: int
+    ) -> tuple[bytes, list[tuple[Key, Batch]], list[Rejected]]:
+        """The text without its bad lines, its rows, and the bad lines.
+
+        What is stored is what the remaining text alone decodes to, because that is what a replay will see.
+        """
+
+        def known(measurement: str) -> dict[str, str]:
+            return self.schema(database, measurement).kinds()
+
+        rejected: list[Rejected] = []
+        clash = Invalid("the quotes of the lines do not match")
+        for _ in range(_LINE_PASSES):
+            lines = decode_lines(text, precision, received_us, known)
+            if lines.rejected:
+                rejected += lines.rejected
+                self.counters.rejected_lines += len(lines.rejected)
+                text = without_lines(text, lines.rejected)
+            if not lines.batches:
+                raise LinesRejected("No valid records in request", rejected)
+            if not lines.rejected:
+                try:
+                    return text, self._reserve(database, lines.batches), rejected
+                except Invalid as exc:  # another request has just claimed a type
+                    clash = exc
+        raise clash
+
+    def _append(self, entry: Entry, keyed: list[tuple[Key, Batch]], size_bytes: int) -> int:
+        """Rows to disk, then into sight; returns their number."""
+        commit = _Commit(entry, keyed, size_bytes)
         self._commit(commit)
         if commit.error is not None:
             reason = getattr(commit.error, "strerror", None) or "the write failed"
             raise Unavailable(f"write-ahead log: {reason}", _SPACE_RETRY_AFTER_S) from commit.error
         if self._is_full():
             self._flusher.wake()
-        return sum(batch.rows for batch in batches)
+            "rejected_lines": counters.rejected_lines,
+        return sum(batch.rows for _, batch in keyed)
+
+    def _check_writable(self, database: str) -> None:
+        self._check_ready()
+        self._check_room()
+        names.check_database(database)
+
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except Invalid:
+            self.counters.rejected += 1
+            raise
 
     def _check_ready(self) -> None:
         if not self.is_ready:
@@ -420,6 +501,8 @@ class MetricStore:
         for key, batches in unknown.items():
             for batch in batches:
                 _rename(batch, grown[key].renames[signature(batch)])
+        if isinstance(commit.error, Invalid):  # a drop came between, and then other types
+            raise commit.error
 
     def _commit(self, commit: _Commit) -> None:
         """Group commit: whoever gets the lock writes and syncs for all who wait for it."""
@@ -613,3 +696,5 @@ class _Flusher(PeriodicLoop):
             raise
         self._failures = 0
         return rows
+    LINES: lambda body, received_us, precision: decode_lines(body, precision, received_us).batches,
+    JSON: lambda body, received_us, layout: decode_json(body, received_us, layout == "ndjson"),

@@ -77,7 +77,7 @@ def answer_for(exc: Exception, environ: WSGIEnvironment, **more: Any) -> tuple[i
     """Status, headers and body for whatever a request ended with; what is no ArcError is logged as a defect."""
     status, headers, text = 500, [("Content-Type", "application/json")], "Internal server error"
     if isinstance(exc, errors.ArcError):
-        status, text = status_of(exc, environ["PATH_INFO"]), str(exc)
+        status, text, more = status_of(exc, environ["PATH_INFO"]), str(exc), {**exc.details, **more}
     elif isinstance(exc, HTTPException):
         status, text = exc.code or 500, exc.name
         headers += [(name, value) for name, value in exc.get_headers() if name == "Allow"]
