@@ -70,14 +70,14 @@ class MeasurementInfo:
 
 
 @dataclass(frozen=True)
-
-
-@dataclass(frozen=True)
 class WrittenLines:
     """What became of a line protocol body."""
 
     rows: int
     rejected: list[Rejected]
+
+
+@dataclass(frozen=True)
 class TableView:
     """One measurement as of one instant: the rows of `lake_version` and, disjoint from them, `buffered`.
 
@@ -115,12 +115,12 @@ class Counters:
     rows: int = 0
     bytes: int = 0
     rejected: int = 0
+    rejected_lines: int = 0
     flushes: int = 0
     flush_failures: int = 0
     flushed_rows: int = 0
     files: int = 0  # written by flushes
     file_bytes: int = 0
-    rejected_lines: int = 0
     replayed_rows: int = 0
     replay_errors: int = 0
     by_kind: dict[int, list[int]] = field(default_factory=dict)  # requests and rows
@@ -220,14 +220,6 @@ class MetricStore:
         """Like write_msgpack, for the rows of one Arrow IPC stream."""
         return self._write(ARROW, body, database, announced_encoding, measurement)
 
-    def flush(self, database: str | None = None, measurement: str | None = None) -> int:
-        """Make every buffered row part of the lake; returns the number of rows.
-
-        database, measurement: all is flushed whatever they say, as WAL segments cover all measurements.
-        Raises Unavailable when the disk has no space.
-        """
-        with self._flushing:
-            try:
     def write_json(self, body: bytes, database: str, ndjson: bool = False, announced_encoding: str = "") -> int:
         """Like write_msgpack, for JSON; ndjson: one object per line."""
         return self._write(JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
@@ -253,6 +245,14 @@ class MetricStore:
         logged = Entry(LINES, database, good if rejected else body, received_us, precision)
         return WrittenLines(self._append(logged, keyed, len(good)), rejected)
 
+    def flush(self, database: str | None = None, measurement: str | None = None) -> int:
+        """Make every buffered row part of the lake; returns the number of rows.
+
+        database, measurement: all is flushed whatever they say, as WAL segments cover all measurements.
+        Raises Unavailable when the disk has no space.
+        """
+        with self._flushing:
+            try:
                 return self._flush()
             except (OSError, duckdb.Error, pa.ArrowException) as exc:
                 self.counters.flush_failures += 1
@@ -361,6 +361,7 @@ class MetricStore:
             "rows": counters.rows,
             "bytes": counters.bytes,
             "rejected": counters.rejected,
+            "rejected_lines": counters.rejected_lines,
             "flushes": counters.flushes,
             "flush_failures": counters.flush_failures,
             "flushed_rows": counters.flushed_rows,
@@ -435,12 +436,13 @@ class MetricStore:
         """Rows to disk, then into sight; returns their number."""
         commit = _Commit(entry, keyed, size_bytes)
         self._commit(commit)
+        if isinstance(commit.error, Invalid):  # a drop came between, and then other types
+            raise commit.error
         if commit.error is not None:
             reason = getattr(commit.error, "strerror", None) or "the write failed"
             raise Unavailable(f"write-ahead log: {reason}", _SPACE_RETRY_AFTER_S) from commit.error
         if self._is_full():
             self._flusher.wake()
-            "rejected_lines": counters.rejected_lines,
         return sum(batch.rows for _, batch in keyed)
 
     def _check_writable(self, database: str) -> None:
@@ -501,8 +503,6 @@ class MetricStore:
         for key, batches in unknown.items():
             for batch in batches:
                 _rename(batch, grown[key].renames[signature(batch)])
-        if isinstance(commit.error, Invalid):  # a drop came between, and then other types
-            raise commit.error
 
     def _commit(self, commit: _Commit) -> None:
         """Group commit: whoever gets the lock writes and syncs for all who wait for it."""
@@ -650,6 +650,8 @@ def _decode(kind: int, body: bytes, received_us: int, options: str) -> list[Batc
 
 _DECODERS: dict[int, Callable[[bytes, int, str], list[Batch]]] = {
     MSGPACK: lambda body, received_us, _: decode_msgpack(body, received_us),
+    LINES: lambda body, received_us, precision: decode_lines(body, precision, received_us).batches,
+    JSON: lambda body, received_us, layout: decode_json(body, received_us, layout == "ndjson"),
     ARROW: lambda body, received_us, measurement: decode_arrow(body, measurement, received_us),
 }
 
@@ -696,5 +698,3 @@ class _Flusher(PeriodicLoop):
             raise
         self._failures = 0
         return rows
-    LINES: lambda body, received_us, precision: decode_lines(body, precision, received_us).batches,
-    JSON: lambda body, received_us, layout: decode_json(body, received_us, layout == "ndjson"),
