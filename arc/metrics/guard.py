@@ -43,6 +43,8 @@ _VOLATILE_ALLOWED = words("""
     random gen_random_uuid uuid uuidv4 uuidv7 error now today current_date get_current_time get_current_timestamp
     transaction_timestamp current_database current_schema
 """)
+# What makes two runs over the same rows differ. `age` and `ago` look at the clock, which DuckDB does not declare.
+_VOLATILE = _VOLATILE_ALLOWED - words("error current_database current_schema") | words("age ago sample")
 # Functions DuckDB calls consistent, but which read settings, bind SQL, wait, or trust raw bytes.
 _REFUSED_FUNCTIONS = words("""
     current_setting getvariable json_serialize_plan json_execute_serialized_sql pg_sleep
@@ -64,6 +66,7 @@ class Plan:
 
     tables: tuple[tuple[str, str], ...] = ()  # (database, measurement), each once
     listing: Listing | None = None
+    is_volatile: bool = False  # says something else at another time, over the same rows
     explain: str = ""  # what stands in front of the statement: "EXPLAIN", "EXPLAIN ANALYZE"
     _sql: str = ""
 
@@ -144,7 +147,8 @@ class Guard:
         rewriter = Rewriter(sql, database, self.functions, self._expression_text)
         try:
             rewriter.rewrite(statement)
-            return Plan(tables=tuple(rewriter.tables), _sql=self._text(statement))
+            is_volatile = not rewriter.called.isdisjoint(_VOLATILE)
+            return Plan(tables=tuple(rewriter.tables), is_volatile=is_volatile, _sql=self._text(statement))
         except (RecursionError, duckdb.Error) as exc:
             raise Invalid("SQL query is nested too deeply, or says something that cannot be rewritten") from exc
 

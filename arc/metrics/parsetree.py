@@ -75,6 +75,7 @@ class Rewriter:
         self, sql: str, database: str, functions: frozenset[str], spell: Callable[[dict[str, Any]], str]
     ) -> None:
         self.tables: list[tuple[str, str]] = []
+        self.called: set[str] = set()  # folded names of functions; "sample" for a random choice of rows
         self._spell = spell
         self._text = sql.encode()
         self._database = database
@@ -91,7 +92,7 @@ class Rewriter:
         }
 
     def rewrite(self, statement: dict[str, Any]) -> None:
-        """Change the tree in place; fills `tables`. Raises Invalid for what is not allowed."""
+        """Change the tree in place; fills `tables` and `called`. Raises Invalid for what is not allowed."""
         waiting: list[tuple[Any, _Scope, int]] = [(statement, _Scope(), 0)]
         while waiting:  # a loop, not recursion: the depth is the user's
             node, scope, depth = waiting.pop()
@@ -107,6 +108,8 @@ class Rewriter:
         kind = node.get("type")
         if isinstance(kind, str) and kind not in _NODE_TYPES:
             raise Invalid(f"SQL construct not allowed: {_spoken(kind)}")
+        if node.get("sample"):
+            self.called.add("sample")
         if "function_name" in node:
             self._require_function(node)
         for entry in node.get("cte_map", {}).get("map", ()):  # each definition of a WITH list sees those before it
@@ -216,6 +219,7 @@ class Rewriter:
 
     def _require_function(self, node: Mapping[str, Any]) -> None:
         name = fold(node["function_name"])
+        self.called.add(name)
         if name not in self._functions or node.get("export_state"):
             raise _function_error(name)
 

@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 import uuid
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from arc import clock
-from arc.errors import ArcError, Cancelled, Invalid, TimedOut, Unavailable
+from arc.errors import ArcError, Cancelled, Invalid, NotFound, TimedOut, Unavailable
 from arc.metrics.explain import without_internals
 from arc.metrics.guard import Guard, Plan
 from arc.metrics.lake import exact, quoted
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HISTORY = 100  # queries that are remembered after their end
+RUNNING, COMPLETED, FAILED, CANCELLED, TIMED_OUT = "running", "completed", "failed", "cancelled", "timed_out"
 _BATCH_ROWS = 100_000
 _POLL_S = 0.1  # how late a time limit or a vanished client may be noticed
 _CATALOGUE = re.compile(r"(?i)(duckdb|ducklake|pragma|sqlite|pg)_")  # views of the engine, of which a user sees none
@@ -75,13 +78,26 @@ class QueryOptions:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """types: DuckDB type names, one per column of the table."""
+    """types: DuckDB type names, one per column of the table. planning_ms: part of execution_ms."""
 
     id: str
     table: pa.Table
     types: list[str]
     execution_ms: float
     wait_ms: float
+    planning_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, as the list of queries shows it."""
+
+    token_id: int | None = None
+    token_name: str = ""
+    address: str = ""
+
+
+NOBODY = Asker()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +147,7 @@ class Counters:
 
 @dataclass
 class ActiveQuery:
-    """A query that waits or runs. deadline_s: time.monotonic(); verdict: why it is being stopped."""
+    """A query that waits, runs, or ran not long ago. deadline_s: time.monotonic(); verdict: why it is being stopped."""
 
     id: str
     sql: str
@@ -140,17 +156,22 @@ class ActiveQuery:
     timeout_s: float
     deadline_s: float
     is_gone: Callable[[], bool] | None = None
+    asker: Asker = NOBODY
     cursor: duckdb.DuckDBPyConnection | None = None
     verdict: ArcError | None = None
     wait_ms: float = 0.0
+    planning_ms: float = 0.0
     rows: int = 0  # answered so far
+    status: str = RUNNING
+    ended_us: int | None = None
 
     def judge(self) -> ArcError | None:
         """Why the query has to end; None while it may go on."""
+        is_gone = self.is_gone  # another thread may be ending the query
         if self.verdict is None:
             if time.monotonic() > self.deadline_s:
                 self.verdict = TimedOut(f"Query timed out after {self.timeout_s:g} seconds")
-            elif self.is_gone is not None and self.is_gone():
+            elif is_gone is not None and is_gone():
                 self.verdict = ClientGone("Query cancelled: the client went away")
         return self.verdict
 
@@ -194,6 +215,7 @@ class QueryEngine:
         self._slots = threading.Semaphore(self.options.concurrency)
         self._lock = threading.Condition()  # guards what follows; the watchdog waits on it
         self._active: dict[str, ActiveQuery] = {}
+        self._past: deque[ActiveQuery] = deque(maxlen=HISTORY)
         self._waiting = 0
         self._watchdog: threading.Thread | None = None
         self._is_stopped = False
@@ -206,6 +228,7 @@ class QueryEngine:
         is_gone: Callable[[], bool] | None = None,
         timeout_s: float | None = None,
         window: Window | None = None,
+        asker: Asker = NOBODY,
     ) -> QueryResult:
         """The whole result of one statement. `database`: where unqualified names live.
 
@@ -213,11 +236,14 @@ class QueryEngine:
         Raises Invalid, TimedOut, Cancelled, Unavailable.
         """
         started_s = time.perf_counter()
-        with self._opened(sql, database, is_gone, timeout_s, window) as opened:
+        with self._opened(sql, database, is_gone, timeout_s, asker, window) as opened:
             table = _collect(opened, self.options.max_result_bytes)
         total_ms = (time.perf_counter() - started_s) * 1000
-        wait_ms = opened.query.wait_ms
-        return QueryResult(opened.query.id, table, opened.types, round(total_ms - wait_ms, 3), round(wait_ms, 3))
+        query = opened.query
+        execution_ms, wait_ms, planning_ms = total_ms - query.wait_ms, query.wait_ms, query.planning_ms
+        return QueryResult(
+            query.id, table, opened.types, round(execution_ms, 3), round(wait_ms, 3), round(planning_ms, 3)
+        )
 
     def stream(
         self,
@@ -226,16 +252,34 @@ class QueryEngine:
         database: str = "default",
         is_gone: Callable[[], bool] | None = None,
         timeout_s: float | None = None,
+        asker: Asker = NOBODY,
     ) -> QueryStream:
         """The result of one statement batch by batch, in constant memory. Close the stream, or read it to its end."""
         with ExitStack() as stack:
-            opened = stack.enter_context(self._opened(sql, database, is_gone, timeout_s))
+            opened = stack.enter_context(self._opened(sql, database, is_gone, timeout_s, asker))
             return QueryStream(opened.query.id, opened.types, opened.schema, opened.batches, stack.pop_all())
 
     def active(self) -> list[ActiveQuery]:
         """Queries that wait or run, oldest first."""
         with self._lock:
             return list(self._active.values())
+
+    def history(self) -> list[ActiveQuery]:
+        """Queries that have ended, the latest first."""
+        with self._lock:
+            return list(reversed(self._past))
+
+    def find(self, query_id: str) -> ActiveQuery:
+        """A query that runs or ran not long ago. Raises NotFound."""
+        with self._lock:
+            for query in (*self._active.values(), *self._past):
+                if query.id == query_id:
+                    return query
+        raise NotFound(f"no query with id {query_id}")
+
+    def plan(self, sql: str, database: str) -> Plan:
+        """What a statement would read. Raises Invalid."""
+        return self.guard.check(sql, database)
 
     def stats(self) -> dict[str, Any]:
         """Counters, and how the slots are used."""
@@ -251,7 +295,7 @@ class QueryEngine:
         """Stop a query; False when it is not there (any more)."""
         with self._lock:
             query = self._active.get(query_id)
-        if query is None:
+        if query is None or query.status != RUNNING:
             return False
         query.verdict = query.verdict or Cancelled("Query cancelled")
         _interrupt(query)
@@ -281,15 +325,17 @@ class QueryEngine:
         database: str,
         is_gone: Callable[[], bool] | None,
         timeout_s: float | None,
+        asker: Asker,
         window: Window | None = None,
     ) -> Iterator[_Opened]:
         """A checked statement under execution; errors of the body come out as ours."""
         timeout_s = timeout_s or self.options.timeout_s
-        query = ActiveQuery(
-            str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, time.monotonic() + timeout_s, is_gone
-        )
-        with self._counted(query), self._registered(query):
+        deadline_s = time.monotonic() + timeout_s
+        query = ActiveQuery(str(uuid.uuid4()), sql, database, clock.now_us(), timeout_s, deadline_s, is_gone, asker)
+        with self._registered(query), self._counted(query):
+            started_s = time.perf_counter()
             plan = self.guard.check(sql, database)
+            query.planning_ms = (time.perf_counter() - started_s) * 1000
             with self._slot(query), self._cursor(query) as cursor:
                 buffers: list[str] = []
                 try:
@@ -319,6 +365,9 @@ class QueryEngine:
                     counters.success += 1
                 else:
                     counters.note_error(failure)
+                query.status, query.ended_us = _status(failure), clock.now_us()
+                query.is_gone = query.verdict = None  # they hold on to the request
+                self._past.append(query)
 
     @property
     def guard(self) -> Guard:
@@ -444,6 +493,14 @@ class QueryEngine:
                 self.counters.slow += 1
             tables = ", ".join(".".join(table) for table in plan.tables)
             log.warning("query %s of %s took %.0f ms", query.id, tables or "no measurement", took_ms)
+
+
+def _status(failure: BaseException | None) -> str:
+    if failure is None:
+        return COMPLETED
+    if isinstance(failure, TimedOut):
+        return TIMED_OUT
+    return CANCELLED if isinstance(failure, (Cancelled, GeneratorExit)) else FAILED
 
 
 def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[str]) -> str:

@@ -23,7 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from arc import clock
-from arc.errors import Invalid, Unavailable
+from arc.errors import Conflict, Invalid, NotFound, Unavailable
 from arc.loop import PeriodicLoop
 from arc.metrics import names
 from arc.metrics.arrowpoints import decode_arrow
@@ -58,7 +58,10 @@ _SPACE_RETRY_AFTER_S = 5
 
 @dataclass(frozen=True)
 class MeasurementInfo:
-    """One measurement as a listing shows it. columns: (name, DuckDB type); size_bytes and file_count of the lake."""
+    """One measurement as a listing shows it. columns: (name, DuckDB type).
+
+    file_count, total_size_bytes, first_us and last_us (least and greatest time): of the lake.
+    """
 
     database: str
     measurement: str
@@ -67,6 +70,8 @@ class MeasurementInfo:
     columns: list[tuple[str, str]]
     buffered_rows: int
     rows: int
+    first_us: int | None = None
+    last_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,9 @@ class MetricStore:
         self._databases: dict[str, str] = {}
         self._buffer = WriteBuffer()
         self._lake_version = 0
+        self._dropped_us = 0  # when a database was dropped last
+        self._writes: dict[Key, int] = {}  # number of batches by measurement
+        self._changes = 0  # by upkeep
         self._flusher = _Flusher(self)
         self.wal = WriteAheadLog(
             data_dir / "wal",
@@ -272,14 +280,15 @@ class MetricStore:
             finally:
                 with self._flushing, self._lock:  # not amid a flush, whose rows would be seen in the buffer too
                     self._lake_version = self.lake.version
+                    self._changes += 1
 
     def replace_rows(self, database: str, batch: Batch, stale: str) -> None:
         """Put rows into the lake in place of those that `stale` (SQL) is true for, at once and without the WAL.
 
         For rows that can be made again: that is what makes up for a crash before the commit. Raises Invalid.
         """
-        [(key, batch)] = self._reserve(database, [batch])
         with self.upkeep() as lake, self._flushing:
+            [(key, batch)] = self._reserve(database, [batch])
             schema = self._schemas[key]
             path = lake.write_file(schema, rows_as_table(schema, [batch.columns])) if batch.rows else None
             try:
@@ -291,6 +300,49 @@ class MetricStore:
             with self._lock:
                 self._lake_version = lake.version
                 self._now_in_lake({key: schema})
+
+    def create_database(self, name: str) -> None:
+        """Make an empty database. Raises Invalid, Conflict."""
+        names.check_database(name)
+        with self.upkeep() as lake:
+            if name.casefold() in self._databases:
+                raise Conflict(f"Database '{name}' already exists")
+            lake.create_database(name)
+            with self._lock:
+                self._databases.setdefault(name.casefold(), name)
+
+    def drop_database(self, name: str) -> int:
+        """Remove a database with every row acknowledged so far; returns the number of its files. Raises NotFound.
+
+        Writes wait meanwhile, as the rows of one that comes between would be in the log under forgotten types.
+        """
+        self._check_ready()
+        self.flush()  # so that they do not wait long
+        with self.upkeep() as lake, self._flushing, self._committing:
+            spelling = self._databases.get(name.casefold())
+            if spelling is None:
+                raise NotFound(f"Database '{name}' not found")
+            self._move_to_lake(*self._freeze())
+            files = lake.drop_database(spelling)
+            with self._lock:
+                self._forget(name.casefold())
+        return files
+
+    def _forget(self, folded: str) -> None:
+        """Let a database begin anew. Hold all locks."""
+        for key in [key for key in self._schemas if key[0] == folded]:
+            self._schemas.pop(key).in_lake = {}  # upkeep may have looked it up already
+        del self._databases[folded]
+        self._dropped_us = clock.now_us()
+        self._lake_version = self.lake.version
+
+    def stamps(self, wanted: Iterable[tuple[str, str]]) -> tuple[int, ...]:
+        """Numbers that are others once the rows of one of these measurements (database, name) have changed.
+
+        Ask before views(): then rows that come between the two make the stamps too old, never too new.
+        """
+        keys = ((database.casefold(), measurement.casefold()) for database, measurement in wanted)
+        return (self._changes, *(self._writes.get(key, 0) for key in keys))
 
     def sync_wal(self) -> None:
         """Have all that was acknowledged on disk, whatever [wal] sync says. Raises Unavailable."""
@@ -511,6 +563,7 @@ class MetricStore:
             if commit.is_done:
                 return
             group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            group = [waiting for waiting in group if self._is_reserved(waiting)]
             try:
                 self.wal.append([waiting.entry for waiting in group])
                 self._admit(group)
@@ -521,6 +574,16 @@ class MetricStore:
             for waiting in group:
                 waiting.is_done = True
 
+    def _is_reserved(self, commit: _Commit) -> bool:
+        """False for a request that does not fit any more; what was checked before a drop is checked again."""
+        if commit.entry.received_us > self._dropped_us:
+            return True
+        try:
+            commit.batches = self._reserve(commit.entry.database, [batch for _, batch in commit.batches])
+        except Invalid as exc:
+            commit.error, commit.is_done = exc, True
+        return not commit.is_done
+
     def _admit(self, group: list[_Commit]) -> None:
         """Rows that are on disk become visible."""
         with self._lock:
@@ -529,6 +592,7 @@ class MetricStore:
                 rows = 0
                 for key, batch in waiting.batches:
                     self._buffer.add(key, batch, size_bytes, waiting.entry.received_us)
+                    self._writes[key] = self._writes.get(key, 0) + 1
                     rows += batch.rows
                 of_kind = self.counters.by_kind.setdefault(waiting.entry.kind, [0, 0])
                 of_kind[0] += 1
@@ -560,10 +624,14 @@ class MetricStore:
 
     def _flush(self) -> int:
         with self._committing:
-            segment = self.wal.rotate()
-            with self._lock:
-                frozen = self._buffer.freeze()
+            frozen, segment = self._freeze()
         return self._move_to_lake(frozen, segment)
+
+    def _freeze(self) -> tuple[dict[Key, Rows], int]:
+        """Take what is buffered, and close the WAL segment it is in. Hold `_committing`."""
+        segment = self.wal.rotate()
+        with self._lock:
+            return self._buffer.freeze(), segment
 
     def _move_to_lake(self, frozen: dict[Key, Rows], segment: int) -> int:
         """Frozen rows become files and a lake commit that says which WAL segments it covers."""
@@ -673,6 +741,8 @@ def _info(schema: TableSchema, stored: dict[tuple[str, str], Stored], buffered_r
         columns=list(schema.names_and_types()),
         buffered_rows=buffered_rows,
         rows=files.rows + buffered_rows,
+        first_us=files.first_us,
+        last_us=files.last_us,
     )
 
 
