@@ -86,7 +86,7 @@ def test_commit_makes_rows_visible_with_the_mark(disk, lake):
     assert (lake.mark, lake.version) == (7, version)
     assert lake.databases() == ["db", "other"]
     stored = lake.stored()
-    assert stored["db", "cpu"] == Stored(1, files[0][1].stat().st_size, 2)
+    assert stored["db", "cpu"] == Stored(1, files[0][1].stat().st_size, 2, 0, 1)
     assert stored["other", "mem"].rows == 1
 
 
@@ -168,17 +168,15 @@ def test_integers_become_floats_exactly(disk, lake):
     assert [found.widened for found in again.schemas()] == [{"v"}]
 
 
-@pytest.mark.parametrize(
-    ("condition", "found"),
-    [("v > 0.7", [1.0, 2.0]), ("v >= 1.2", [2.0]), ("v = 1.4", []), ("v < 1.4", [0.5, 1.0]), ("v IN (1, 0.6)", [1.0])],
-)
-def test_integers_in_older_files_are_compared_as_floats(lake, condition, found):
+def test_integers_in_older_files_are_compared_as_floats(lake):
     lake.commit([write(lake, schema(v="BIGINT"), v=[1, 2])], 1)
 
     lake.commit([write(lake, schema(in_lake={"v": "BIGINT"}, v="DOUBLE"), v=[0.5])], 2)
 
-    rows = select(lake, table=f"db.cpu WHERE {condition.replace('v', exact('v'))}")
-    assert rows == [(value,) for value in found]
+    v = exact("v")
+    conditions = f"{v} > 0.7", f"{v} >= 1.2", f"{v} = 1.4", f"{v} < 1.4", f"{v} IN (1, 0.6)"
+    found = [[value for (value,) in select(lake, table=f"db.cpu WHERE {condition}")] for condition in conditions]
+    assert found == [[1.0, 2.0], [2.0], [], [0.5, 1.0], [1.0]]
 
 
 def test_older_version_shows_what_it_showed(lake):
@@ -323,15 +321,15 @@ def test_relative_directory_is_the_one_at_the_start(disk, monkeypatch, tmp_path)
     assert select(lake) == [(1,)]
 
 
-@pytest.mark.parametrize("name", ["main", "lake", "memory", "tmp", "pg_temp", "sys"])
-def test_databases_may_have_names_the_engine_knows(disk, lake, name):
-    lake.commit([write(lake, schema(database=name, v="BIGINT"), v=[1])], 1)
+def test_databases_may_have_names_the_engine_knows(disk, lake):
+    names = ["lake", "main", "memory", "pg_temp", "sys", "tmp"]
+    lake.commit([write(lake, schema(database=name, v="BIGINT"), v=[1]) for name in names], 1)
 
     again = disk.open()
 
-    assert again.databases() == [name]
-    assert [found.database for found in again.schemas()] == [name]
-    assert select(again, table=f'"{name}".cpu') == [(1,)]
+    assert again.databases() == names
+    assert [found.database for found in again.schemas()] == names
+    assert {value for name in names for value in select(again, table=f'"{name}".cpu')} == {(1,)}
 
 
 def test_what_a_query_could_reach_is_sealed(disk, lake):
