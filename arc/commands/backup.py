@@ -182,7 +182,7 @@ def _deliver(pieces: Iterator[bytes], size: int, target: Path) -> None:
 def _write_tar(pieces: Iterator[bytes], target: Path, advance: Callable[[int], None]) -> None:
     partial = target.with_name(f"{target.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             for piece in pieces:
                 file.write(piece)
                 advance(len(piece))

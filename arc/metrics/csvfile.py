@@ -2,8 +2,8 @@
 
 CsvFile: header -> types guessed by the first rows -> verified over all rows, wider where they did not hold
     -> tables(): the rows again, a bounded piece at a time, in these types
-DuckDB reads the file, outside of the interpreter lock and in bounded memory. Nothing is handed out before the last row
-was found readable, so a bad file is refused whole.
+DuckDB reads the file, outside of the interpreter lock and in bounded memory; an odd one is written anew first.
+Nothing is handed out before the last row was found readable, so a bad file is refused whole.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class CsvFile:
         self._time = _position(self.names, time_column)
         self.unit = unit
         self._columns = [f"c{number}" for number in range(len(self.names))]
-        self._pads = False
         try:
             self._settle_types()
         except duckdb.Error as error:
@@ -82,22 +81,26 @@ class CsvFile:
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows in order, `time` first: integers, floats or timestamps."""
-        typed = [column for column in self._columns if self._kinds[column] != "null"]
-        typed.sort(key=lambda column: column != self._columns[self._time])
+        time = self._columns[self._time]
+        order = sorted(self._columns, key=lambda column: (column != time, self._kinds[column] == "null"))
+        typed = [column for column in order if self._kinds[column] != "null"]
         wanted = ", ".join(f"{_VALUES[self._kinds[column]].format(column)} AS {column}" for column in typed)
         rows = max(1, min(_MAX_ROWS, _MAX_CELLS // len(typed)))
-        names = dict(zip(self._columns, self.names, strict=True)) | {self._columns[self._time]: TIME}
+        names = dict(zip(self._columns, self.names, strict=True)) | {time: TIME}
         try:
-            reader = self._connection.execute(f"SELECT {wanted} FROM {self._source()}").fetch_record_batch(rows)  # noqa: S608
+            reader = self._connection.execute(f"SELECT {wanted} FROM {self._source()}").to_arrow_reader(rows)  # noqa: S608
             for batch in reader:
-                yield pa.table(batch.columns, [names[column] for column in typed])
+                nulls = [pa.nulls(batch.num_rows)] * (len(order) - len(typed))
+                yield pa.table(batch.columns + nulls, [names[column] for column in order])
         except duckdb.Error as error:
             raise _unreadable(error) from None
 
     def _settle_types(self) -> None:
-        self._pads = not self._is_regular()
-        if self._pads:
-            self._check_quotes()
+        if not self._is_regular():
+            self._rewrite()
+            self._count()
+        if not self.rows:
+            raise Invalid("file contains no rows")
         self._kinds = self._guess()
         self._settle_time()
         while wrong := self._unfit():
@@ -105,31 +108,37 @@ class CsvFile:
                 self._kinds[column] = _KINDS[_KINDS.index(self._kinds[column]) + 1]
 
     def _is_regular(self) -> bool:
-        """Whether each row has as many cells as the header."""
+        """Whether DuckDB can read it: rows of equal length, lines that all end alike. No row at all means neither."""
         try:
             self._count()
-        except duckdb.InvalidInputException as error:
-            if "Expected Number of Columns" in str(error):
-                return False
-            raise
-        return True
+        except duckdb.InvalidInputException:
+            return False
+        return bool(self.rows)
 
     def _count(self) -> None:
         [(self.rows, *self._filled)] = self._query(f"count(*), {', '.join(f'count({c})' for c in self._columns)}")
-        if not self.rows:
-            raise Invalid("file contains no rows")
 
-    def _check_quotes(self) -> None:
-        """When it pads short rows, DuckDB takes a forgotten quote for a text up to the end of the file."""
-        with self._text() as file:
-            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
-            try:
-                rows = sum(1 for row in reader if row) - 1
-            except csv.Error as error:
-                raise Unreadable(f"line {reader.line_num + self._skip_rows}: {error}") from None
-        self._count()
-        if rows != self.rows:
-            raise Unreadable(f"{rows} rows begin in the file, but {self.rows} can be told apart; look at its quotes")
+    def _rewrite(self) -> None:
+        """Put a regular file in the place of an odd one: slower, but the reader is more patient and knows its line."""
+        regular = self._path.with_name(f"{self._path.name}.regular")
+        try:
+            with self._text() as file, regular.open("w", encoding="utf-8", newline="") as out:
+                reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+                writer = csv.writer(out, delimiter=self._delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+                writer.writerows(self._padded(row) for row in reader if row)
+            regular.replace(self._path)
+        except (csv.Error, Unreadable, UnicodeDecodeError) as error:
+            reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+            raise Unreadable(f"line {self._skip_rows + reader.line_num}: {reason}") from None
+        finally:
+            regular.unlink(missing_ok=True)
+        self._skip_rows = 0
+
+    def _padded(self, row: list[str]) -> list[str]:
+        width = len(self.names)
+        if any(row[width:]):
+            raise Unreadable(f"{len(row)} cells for {width} columns")
+        return row[:width] + [""] * (width - len(row))
 
     def _guess(self) -> dict[str, str]:
         """The narrowest kind of each column that fits the first rows; null where all cells of the file are empty."""
@@ -162,7 +171,10 @@ class CsvFile:
         [(first,)] = self._query(time, f"{self._source()} LIMIT 1")
         self.unit = self.unit or timeunits.unit_of(first)
         for extreme in self._query(f"min({time}), max({time})")[0]:
-            timeunits.to_us(extreme, self.unit)
+            try:
+                timeunits.to_us(extreme, self.unit)
+            except Invalid as error:
+                raise Unreadable(str(error)) from None
 
     def _unfit(self) -> list[str]:
         """Columns that turn out to be wider than the first rows showed."""
@@ -177,22 +189,21 @@ class CsvFile:
 
     def _source(self) -> str:
         columns = ", ".join(f"{column}: 'VARCHAR'" for column in self._columns)
-        padding = "null_padding = true, parallel = false, " if self._pads else ""
         return (
             f"read_csv({_literal(str(self._path))}, auto_detect = false, header = true, skip = {self._skip_rows}, "
-            f"{padding}delim = {_literal(self._delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}})"
+            f"delim = {_literal(self._delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}})"
         )
 
     def _header(self) -> list[str]:
-        with self._text() as file:
-            try:
+        try:
+            with self._text("replace") as file:  # the rest of the file is looked at later
                 return next(csv.reader(io.StringIO(file.read(_MAX_HEADER)), delimiter=self._delimiter), [])
-            except csv.Error as error:
-                raise Unreadable(f"header: {error}") from None
+        except csv.Error as error:
+            raise Unreadable(f"header: {error}") from None
 
-    def _text(self) -> TextIO:
-        """The file from its header on, without a byte order mark; DuckDB complains of what is not UTF-8."""
-        file = self._path.open(encoding="utf-8-sig", errors="replace", newline="")
+    def _text(self, errors: str = "strict") -> TextIO:
+        """The file from its header on, without a byte order mark."""
+        file = self._path.open(encoding="utf-8-sig", errors=errors, newline="")
         for _ in range(self._skip_rows):
             file.readline()
         return file

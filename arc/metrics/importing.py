@@ -54,6 +54,7 @@ FORMATS = {
 _GZIP = b"\x1f\x8b"
 _COPY_BYTES = 1 << 20
 _LINES_BYTES = 8 << 20  # of line protocol that are read at a time
+_MAX_TEXT_BYTES = 8 * _LINES_BYTES  # of a text with newlines in it
 _CELLS = 2_000_000  # of Parquet that are read at a time
 _ROWS = 100_000
 _BODY_BYTES = 16 << 20  # of a write
@@ -318,12 +319,14 @@ def _line_pieces(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _end_of_lines(body: bytes) -> int:
-    """Behind the last newline that does not stand inside quotes; 0 when there is none."""
+    """Behind the last newline that does not stand inside quotes; 0 when there is none.
+
+    After a forgotten quote there is none up to the next one; then every newline ends a line once this gets too long.
+    """
     newlines = np.flatnonzero(np.frombuffer(body, np.uint8) == NEWLINE)
-    if not len(newlines):
-        return 0
     outside = newlines[np.searchsorted(unescaped_quotes(body), newlines) % 2 == 0]
-    return int((outside if len(outside) else newlines)[-1]) + 1
+    ends = outside if len(outside) or len(body) < _MAX_TEXT_BYTES else newlines
+    return int(ends[-1]) + 1 if len(ends) else 0
 
 
 def _utf8(body: bytes, before: int) -> bytes:
