@@ -62,6 +62,8 @@ class Arc:
         self._make_first_token()  # when the port is ours, so that a failed start shows no secret
         self._start_loop(LastUsedWriter(self.tokens))
         self._start_sampler()
+        for loop in self.upkeep.loops():
+            self._start_loop(loop)
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
         self.queries.start()
         self._parts.callback(self.collector.stop)  # it starts when the store is ready
@@ -96,11 +98,13 @@ class Arc:
         from arc.metrics.importing import Importer
         from arc.metrics.query import QueryEngine
         from arc.metrics.store import MetricStore
+        from arc.metrics.upkeep import Upkeep
 
         self.store = MetricStore(self.data_dir, store_options(self.config))
         parts.callback(self.store.close)
         self.queries = QueryEngine(self.store, _query_options(self.config))
         parts.callback(self.queries.stop)
+        self.upkeep = Upkeep(self.store, self.queries, self.db, self.config)
         self.importer = Importer(self.store, self.data_dir / "tmp", self.config.get("server", "max_import_size"))
         self.backups = Backups(backup_sources(self.config, self.data_dir, self.store))
         parts.callback(self.backups.stop)
@@ -131,7 +135,7 @@ class Arc:
 
         options = self.config.section("server")
         self.handed = Parts(
-            self.config, self.tokens, self.store, self.queries, self.importer, self.backups, self.log_ring
+            self.config, self.tokens, self.store, self.queries, self.importer, self.backups, self.upkeep, self.log_ring
         )
         try:
             return ArcServer(

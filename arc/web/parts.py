@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arc.metrics.importing import Importer
     from arc.metrics.query import QueryEngine
     from arc.metrics.store import MetricStore
+    from arc.metrics.upkeep import Upkeep
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Parts:
     queries: QueryEngine
     importer: Importer
     backups: Backups
+    upkeep: Upkeep
     log_ring: LogRing = field(default_factory=LogRing)
     requests: RequestCounters = field(default_factory=RequestCounters)
     history: History = field(default_factory=History)
