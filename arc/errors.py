@@ -65,5 +65,9 @@ class Unavailable(ArcError):
         self.retry_after_s = retry_after_s
 
 
+class Unsupported(ArcError):
+    """A request of another system's clients for something Arc does not do."""
+
+
 class ConfigError(ArcError):
     """An option is unknown or has a value that cannot be used; the start stops."""

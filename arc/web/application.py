@@ -31,6 +31,7 @@ from arc.web import (
     errors,
     health,
     importing,
+    influx,
     logview,
     monitoring,
     parse,
@@ -56,7 +57,7 @@ log = logging.getLogger(__name__)
 
 SURFACES = tuple(
     module.surface
-    for module in (health, write, importing, query, tokens, monitoring, logview, wal, backup, documentation)
+    for module in (health, write, importing, query, influx, tokens, monitoring, logview, wal, backup, documentation)
 )
 Headers = list[tuple[str, str]]
 
@@ -100,6 +101,8 @@ def create_app(handed: Parts) -> OpenAPI:
     public = [path for surface in SURFACES for path in surface.public_paths]
     gate = Gate(handed.tokens, enabled=auth["enabled"], public=[*public, *auth["allowlist"]])
     app.extensions |= {"arc": handed, "arc.gate": gate, "arc.openapi": documentation.document(app)}
+    app.before_request(_note_route)
+    app.before_request(influx.influxql_instead_of_sql)
     app.before_request(_check_access)
     app.register_error_handler(Exception, errors.respond)
     hot = {path: route for surface in SURFACES for path, route in surface.hot_routes.items()}
@@ -188,9 +191,12 @@ def normal_path(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def _check_access() -> None:
+def _note_route() -> None:
     if request.url_rule is not None:
         request.environ["arc.route"] = (request.method, request.url_rule.rule)
+
+
+def _check_access() -> None:
     view = current_app.view_functions.get(request.endpoint or "")
     needs: str = getattr(view, "needs", ANY)  # unknown routes too are for holders of a token only
     gate: Gate = current_app.extensions["arc.gate"]

@@ -32,6 +32,7 @@ STATUS: dict[type[errors.ArcError], int] = {
     errors.Conflict: 409,
     errors.Cancelled: 409,
     errors.TooLarge: 413,
+    errors.Unsupported: 501,
     errors.Unavailable: 503,
 }
 # The words InfluxDB's own clients know.
@@ -47,6 +48,7 @@ CODES = {
     422: "unprocessable entity",
     429: "too many requests",
     500: "internal error",
+    501: "not implemented",
     503: "unavailable",
     504: "timeout",
 }

@@ -58,6 +58,12 @@ def too_large_text(limit_bytes: int) -> str:
     return f"Payload too large (max {limit_bytes // 2**20}MB)"
 
 
+def arguments(environ: WSGIEnvironment) -> dict[str, str]:
+    """The query string, by name; of several values the first."""
+    given: dict[str, list[str]] = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    return {name: values[0] for name, values in given.items()}
+
+
 def write_database(environ: WSGIEnvironment, default: str) -> str:
     """Where rows go: header x-arc-database, else `db` or `bucket` of the query string, else the default."""
     named: str | None = environ.get("HTTP_X_ARC_DATABASE")
@@ -65,19 +71,18 @@ def write_database(environ: WSGIEnvironment, default: str) -> str:
         return named
     if not environ.get("QUERY_STRING"):
         return default
-    args: dict[str, list[str]] = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+    args = arguments(environ)
     if "db" in args:
-        return args["db"][0]
+        return args["db"]
     # InfluxDB 2.x clients of a 1.x database call their bucket `db/retention-policy`.
-    return args["bucket"][0].partition("/")[0] if "bucket" in args else default
+    return args["bucket"].partition("/")[0] if "bucket" in args else default
 
 
 def write_measurement(environ: WSGIEnvironment) -> str:
     """Header x-arc-measurement, else `measurement` of the query string. Raises Invalid when neither is there."""
     named: str = environ.get("HTTP_X_ARC_MEASUREMENT", "")
     if not named:
-        args: dict[str, list[str]] = parse_qs(environ.get("QUERY_STRING", ""))
-        named = args.get("measurement", [""])[0]
+        named = arguments(environ).get("measurement", "")
     if not named:
         raise Invalid("measurement is required: header x-arc-measurement or query parameter measurement")
     return named

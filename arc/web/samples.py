@@ -117,6 +117,42 @@ request.Header.Set("Content-Type", "application/msgpack")
 response, err := http.DefaultClient.Do(request)""",
 }
 
+WRITE_LINES: Samples = {
+    "curl": """\
+curl -X POST "http://localhost:8000/write?db=default&precision=s" \\
+  -H "Authorization: Bearer $ARC_TOKEN" \\
+  --data-binary "cpu,host=server01 usage=45.2 $(date +%s)\"""",
+    "Python": """\
+import time
+
+import requests
+
+lines = [f"cpu,host=server01 usage=45.2,cores=8i {time.time_ns()}"]
+response = requests.post(
+    "http://localhost:8000/write",
+    params={"db": "default", "precision": "ns"},
+    headers={"Authorization": f"Bearer {token}"},
+    data="\\n".join(lines).encode(),
+)
+response.raise_for_status()  # 204: the good lines are on disk and can be queried""",
+    "JavaScript": """\
+const lines = [`cpu,host=server01 usage=45.2,cores=8i ${Date.now()}`];
+const response = await fetch("http://localhost:8000/write?db=default&precision=ms", {
+  method: "POST",
+  headers: { Authorization: `Bearer ${token}` },
+  body: lines.join("\\n"),
+});
+if (!response.ok) throw new Error(await response.text());""",
+    "Go": """\
+line := fmt.Sprintf("cpu,host=server01 usage=45.2,cores=8i %d\\n", time.Now().UnixNano())
+request, err := http.NewRequest("POST", "http://localhost:8000/write?db=default", strings.NewReader(line))
+if err != nil {
+    return err
+}
+request.Header.Set("Authorization", "Bearer "+token)
+response, err := http.DefaultClient.Do(request)""",
+}
+
 WRITE_ARROW: Samples = {
     "curl": """\
 curl -X POST "http://localhost:8000/write/arrow?measurement=cpu" \\

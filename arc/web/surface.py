@@ -46,6 +46,7 @@ ERRORS = {
     409: "The state of things does not allow this now",
     413: "The body is too large",
     422: "The file is not what it is said to be; the text says where",
+    501: "Arc does not do this",
     503: "Overloaded, out of space or not ready; try again after `Retry-After` seconds",
 }
 

@@ -1,4 +1,4 @@
-"""Writing metrics: MessagePack in, flush, and what the write path reports of itself."""
+"""Writing metrics: MessagePack, line protocol, JSON and Arrow in, flush, and what the write path reports of itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel, Field
 
 from arc import clock
+from arc.metrics.lineprotocol import PRECISIONS, LinesRejected
 from arc.web import parse, samples
 from arc.web.auth import ANY
 from arc.web.parts import parts
@@ -49,6 +50,30 @@ _ENCODING_HEADER = {
     "description": "gzip and zstd bodies are recognised by their first bytes; the header may be missing.",
     "schema": {"type": "string", "enum": ["gzip", "zstd", "identity"]},
 }
+_BUCKET_ARGUMENT = {
+    "name": "bucket",
+    "in": "query",
+    "description": "Like `db`, as InfluxDB 2.x clients say it; `name/policy` means the database `name`.",
+    "schema": {"type": "string"},
+}
+_PRECISION_ARGUMENT = {
+    "name": "precision",
+    "in": "query",
+    "description": "Unit of the timestamps",
+    "schema": {"type": "string", "default": "ns", "enum": [name for name in PRECISIONS if name]},
+}
+_STRICT_ARGUMENT = {
+    "name": "strict",
+    "in": "query",
+    "description": "1: answer 400 when a line was not stored. The others are stored all the same.",
+    "schema": {"type": "string", "enum": ["0", "1"], "default": "0"},
+}
+_LINES_BODY = {
+    "text/plain": {
+        "schema": {"type": "string"},
+        "example": "cpu,host=server01,region=eu usage=45.2,cores=8i 1760875200000000000",
+    }
+}
 # Bytes to the description, because that is what clients made from it can send; WriteItem says what is in them.
 _MSGPACK_BODY = {
     "application/msgpack": {
@@ -62,8 +87,19 @@ _MSGPACK_BODY = {
 }
 
 
+_EXAMPLES = _MSGPACK_BODY["application/msgpack"]["examples"]
+_ITEM = {"$ref": "#/components/schemas/WriteItem"}
+_JSON_BODY = {
+    "application/json": {"schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM}]}, "examples": _EXAMPLES},
+    "application/x-ndjson": {
+        "schema": {"type": "string", "description": "One item per line"},
+        "example": '{"m": "room", "t": "2025-10-19T12:00:00Z", "fields": {"celsius": 21.5}}',
+    },
+}
+
+
 class WriteItem(BaseModel):
-    """One item of a MessagePack body: a row (`t`, `h`, `tags`, `fields`) or many rows by column (`columns`).
+    """One item of a MessagePack or JSON body: a row (`t`, `h`, `tags`, `fields`) or many rows by column (`columns`).
 
     A body is an item, an array of items, or `{"batch": [item, ...]}`. Times are seconds, milliseconds, microseconds
     or nanoseconds since the epoch; their size tells which.
@@ -135,6 +171,44 @@ def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> None:
     """
     database = parse.write_database(environ, arc.config.get("storage", "database"))
     arc.store.write_msgpack(parse.body(environ), database, environ.get("HTTP_CONTENT_ENCODING", ""))
+
+
+@surface.hot(
+    "/write", "/api/v1/write", "/api/v2/write", "/api/v1/write/line-protocol", "/api/v1/write/influxdb",
+    needs="write", errors=[413, 503],
+    headers=[
+        DATABASE_HEADER, _DATABASE_ARGUMENT, _BUCKET_ARGUMENT, _PRECISION_ARGUMENT, _STRICT_ARGUMENT, _ENCODING_HEADER
+    ],
+    body=_LINES_BODY, sample=samples.WRITE_LINES,
+)  # fmt: skip
+def write_lines(arc: Parts, environ: WSGIEnvironment) -> None:
+    """Store lines of line protocol, as InfluxDB's clients and Telegraf send them: `measurement,tag=a field=1 time`.
+
+    A line that cannot be read, or whose values do not go with what is stored, is left out and counted at
+    `/write/stats`; the others are stored. The answer is an error only when no line is good, or with `strict=1`; it
+    then names the lines in `errors`.
+    """
+    args = parse.arguments(environ)
+    database = parse.write_database(environ, arc.config.get("storage", "database"))
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+    written = arc.store.write_lines(parse.body(environ), database, args.get("precision", ""), encoding)
+    if written.rejected and args.get("strict") == "1":
+        raise LinesRejected("partial write", written.rejected)
+
+
+@surface.hot(
+    "/write/json", "/api/v1/write/json",
+    needs="write", errors=[413, 503], headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
+    body=_JSON_BODY, sample=samples.request("POST", "/write/json", EXAMPLE_ROW, token=True),
+)  # fmt: skip
+def write_json(arc: Parts, environ: WSGIEnvironment) -> None:
+    """Store the rows of a JSON body, shaped like a MessagePack one: the whole request or nothing.
+
+    With content type `application/x-ndjson` a body has one item per line. Times may be RFC 3339 text too.
+    """
+    database = parse.write_database(environ, arc.config.get("storage", "database"))
+    is_ndjson = "ndjson" in environ.get("CONTENT_TYPE", "").lower()
+    arc.store.write_json(parse.body(environ), database, is_ndjson, environ.get("HTTP_CONTENT_ENCODING", ""))
 
 
 @surface.hot(
@@ -223,6 +297,7 @@ def write_stats() -> Response:
         "total_records": stats["rows"],
         "total_bytes": stats["bytes"],
         "total_errors": stats["rejected"],
+        "lines_rejected": stats["rejected_lines"],
     }
     return jsonify(
         status="success",
