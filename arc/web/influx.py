@@ -131,8 +131,11 @@ def list_buckets(query: BucketQuery) -> Response:
         ids = [bucket["id"] for bucket in found]
         found = found[ids.index(query.after) + 1 :] if query.after in ids else []
     found = [bucket for bucket in found if query.name in (None, bucket["name"]) and query.id in (None, bucket["id"])]
-    page = found[query.offset : query.offset + min(query.limit, MAX_BUCKETS)]
-    return jsonify(buckets=page, links={"self": "/api/v2/buckets"})
+    end = query.offset + min(query.limit, MAX_BUCKETS)
+    page, links = found[query.offset : end], {"self": "/api/v2/buckets"}
+    if end < len(found):
+        links["next"] = f"/api/v2/buckets?limit={query.limit}&after={page[-1]['id']}"
+    return jsonify(buckets=page, links=links)
 
 
 @surface.api("POST", "/api/v2/buckets", needs="write", answers={201: Bucket}, errors=[409])
