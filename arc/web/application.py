@@ -27,6 +27,9 @@ import arc
 from arc import logs
 from arc.web import (
     backup,
+    compaction,
+    continuous_queries,
+    deletion,
     documentation,
     errors,
     health,
@@ -36,6 +39,8 @@ from arc.web import (
     monitoring,
     parse,
     query,
+    retention,
+    schedulers,
     tokens,
     wal,
     write,
@@ -57,7 +62,24 @@ log = logging.getLogger(__name__)
 
 SURFACES = tuple(
     module.surface
-    for module in (health, write, importing, query, influx, tokens, monitoring, logview, wal, backup, documentation)
+    for module in (
+        health,
+        write,
+        importing,
+        query,
+        influx,
+        deletion,
+        compaction,
+        retention,
+        continuous_queries,
+        schedulers,
+        tokens,
+        monitoring,
+        logview,
+        wal,
+        backup,
+        documentation,
+    )
 )
 Headers = list[tuple[str, str]]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import orjson
-from flask import Request, request
+from flask import Request, Response, jsonify, request
+from pydantic import BaseModel, Field
 
 from arc.errors import Invalid, TooLarge
 
@@ -111,6 +112,21 @@ def _complaint(error: Any) -> str:
         return str(error["ctx"]["error"])
     field = ".".join(str(part) for part in error["loc"])
     return f"{field}: {error['msg']}" if field else str(error["msg"])
+
+
+class ListQuery(BaseModel):
+    envelope: bool = Field(False, description="Answer an object with the list and its length instead of a bare list")
+
+
+class LimitQuery(BaseModel):
+    limit: int = Field(50, ge=1, le=1000, description="At most so many")
+
+
+def listed(key: str, items: list[dict[str, Any]], query: ListQuery) -> Response:
+    """A bare list; under `key` of an object for the Python client, which looks for it there, and on request."""
+    if query.envelope or request.headers.get("User-Agent", "").startswith("arc-client-python/"):
+        return jsonify({key: items, "count": len(items)})
+    return jsonify(items)
 
 
 def created_status() -> int:

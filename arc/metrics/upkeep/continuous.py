@@ -32,6 +32,7 @@ from arc.metrics.lake import literal
 from arc.metrics.parsetree import fold
 from arc.metrics.query import Window
 from arc.metrics.upkeep.definitions import Definitions
+from arc.metrics.upkeep.deletion import remove
 from arc.metrics.upkeep.retention import Rule
 
 if TYPE_CHECKING:
@@ -180,6 +181,15 @@ class ContinuousQueries(PeriodicLoop):
         if start_us >= end_us:
             raise Invalid("start_time must be before end_time")
         return query, self._run_window(query, start_us, end_us, now_us, dry_run=dry_run)
+
+    def delete(self, query_id: int, *, with_destination: bool = False) -> None:
+        """Delete a query with its history and, if asked for, all rows of its destination. Raises NotFound."""
+        query = self.queries.get(query_id)
+        self.queries.delete(query_id)
+        if with_destination:
+            self._store.flush()
+            with self._store.upkeep() as lake:
+                remove(lake, self._store.schema(query.database, query.destination_measurement), "true")
 
     def rules(self) -> list[Rule]:
         """What retention has to remove on behalf of continuous queries."""
