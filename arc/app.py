@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from arc.backup.service import Sources
     from arc.config import Config
     from arc.loop import PeriodicLoop
+    from arc.metrics.cache import CacheOptions
     from arc.metrics.query import QueryOptions
     from arc.metrics.store import MetricStore, StoreOptions
     from arc.web.server import ArcServer
@@ -61,6 +62,7 @@ class Arc:
         self._parts.callback(self._server.close)
         self._make_first_token()  # when the port is ours, so that a failed start shows no secret
         self._start_loop(LastUsedWriter(self.tokens))
+        self._start_cache_sweeper()
         self._start_sampler()
         for loop in self.upkeep.loops():
             self._start_loop(loop)
@@ -94,6 +96,7 @@ class Arc:
 
     def _build_metrics(self, parts: ExitStack) -> None:
         from arc.backup.service import Backups
+        from arc.metrics.cache import ResultCache
         from arc.metrics.collect import HostCollector
         from arc.metrics.importing import Importer
         from arc.metrics.query import QueryEngine
@@ -104,6 +107,7 @@ class Arc:
         parts.callback(self.store.close)
         self.queries = QueryEngine(self.store, _query_options(self.config))
         parts.callback(self.queries.stop)
+        self.cache = ResultCache(_cache_options(self.config))
         self.upkeep = Upkeep(self.store, self.queries, self.db, self.config)
         self.importer = Importer(self.store, self.data_dir / "tmp", self.config.get("server", "max_import_size"))
         self.backups = Backups(backup_sources(self.config, self.data_dir, self.store))
@@ -135,7 +139,15 @@ class Arc:
 
         options = self.config.section("server")
         self.handed = Parts(
-            self.config, self.tokens, self.store, self.queries, self.importer, self.backups, self.upkeep, self.log_ring
+            self.config,
+            self.tokens,
+            self.store,
+            self.queries,
+            self.importer,
+            self.backups,
+            self.upkeep,
+            self.log_ring,
+            self.cache,
         )
         try:
             return ArcServer(
@@ -170,6 +182,11 @@ class Arc:
         from arc.web.history import Sampler
 
         self._start_loop(Sampler(self.handed))
+
+    def _start_cache_sweeper(self) -> None:
+        from arc.metrics.cache import CacheSweeper
+
+        self._start_loop(CacheSweeper(self.cache))
 
     def _start_loop(self, loop: PeriodicLoop) -> None:
         loop.start()
@@ -233,6 +250,19 @@ def _start_logging(config: Config) -> logs.LogRing:
         return logs.setup(level, line_format, file)
     except OSError as error:
         raise ConfigError(f"[log] file = {file}: {error.strerror}") from None
+
+
+def _cache_options(config: Config) -> CacheOptions:
+    from arc.metrics.cache import CacheOptions
+
+    cache = config.section("query_cache")
+    return CacheOptions(
+        enabled=cache["enabled"],
+        ttl_s=cache["ttl_s"],
+        max_entries=cache["max_entries"],
+        max_result_bytes=cache["max_result_size"],
+        max_total_bytes=cache["max_total_size"],
+    )
 
 
 def _exit_on_signals() -> None:

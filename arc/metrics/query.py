@@ -29,15 +29,17 @@ from arc.metrics.explain import without_internals
 from arc.metrics.guard import Guard, Plan
 from arc.metrics.lake import exact, quoted
 from arc.metrics.parsetree import fold
+from arc.metrics.sqltext import lexemes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from arc.metrics.sqltext import Listing
     from arc.metrics.store import MeasurementInfo, TableView
 
 log = logging.getLogger(__name__)
 
+ESTIMATE_TIMEOUT_S = 30.0
 HISTORY = 100  # queries that are remembered after their end
 RUNNING, COMPLETED, FAILED, CANCELLED, TIMED_OUT = "running", "completed", "failed", "cancelled", "timed_out"
 _BATCH_ROWS = 100_000
@@ -186,7 +188,7 @@ class QueryStream:
     _batches: Iterable[pa.RecordBatch]
     _stack: ExitStack
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def __iter__(self) -> Generator[pa.RecordBatch, None, None]:
         with self._stack:  # an error on the way passes through it and comes out in our terms
             yield from self._batches
 
@@ -258,6 +260,26 @@ class QueryEngine:
         with ExitStack() as stack:
             opened = stack.enter_context(self._opened(sql, database, is_gone, timeout_s, asker))
             return QueryStream(opened.query.id, opened.types, opened.schema, opened.batches, stack.pop_all())
+
+    def estimate(
+        self,
+        sql: str,
+        *,
+        database: str = "default",
+        is_gone: Callable[[], bool] | None = None,
+        asker: Asker = NOBODY,
+    ) -> int:
+        """How many rows a statement gives, by counting them. Raises like run()."""
+        plan = self.plan(sql, database)
+        if plan.listing or plan.explain:
+            raise Invalid("only the rows of a SELECT can be counted")
+        lexemes = list(lexemes_of(sql))
+        while lexemes[-1].text == ";":
+            lexemes.pop()
+        inner = sql[: lexemes[-1].start + len(lexemes[-1].text)]
+        counting = f"SELECT count(*) AS rows FROM ({inner})"  # noqa: S608 - checked above, and again as a whole
+        table = self.run(counting, database=database, is_gone=is_gone, timeout_s=ESTIMATE_TIMEOUT_S, asker=asker).table
+        return int(table.column(0)[0].as_py()) if table.num_columns else 0
 
     def active(self) -> list[ActiveQuery]:
         """Queries that wait or run, oldest first."""

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from arc.metrics.query import QueryResult
 
@@ -29,17 +29,26 @@ _NS_PER_S = 1_000_000_000
 
 def json_rows(result: QueryResult) -> bytes:
     """The rows as JSON: an array of arrays, in column order. What each type becomes: docs/queries.md."""
-    table, pieces = result.table, []
+    return b"[" + b",".join(json_row_pieces(result.table, result.types)) + b"]"
+
+
+def json_row_pieces(table: pa.Table, types: Sequence[str]) -> Iterator[bytes]:
+    """Some rows at a time, each as a JSON array, commas between them."""
+    for rows in value_rows(table, types):
+        yield orjson.dumps(list(rows))[1:-1]
+
+
+def value_rows(table: pa.Table, types: Sequence[str]) -> Iterator[Iterator[tuple[Any, ...]]]:
+    """Some rows at a time, as tuples of what orjson writes the way we want."""
     for start in range(0, table.num_rows, _SLICE_ROWS):
         rows = table.slice(start, _SLICE_ROWS)
-        columns = [_values(column, kind) for column, kind in zip(rows.columns, result.types, strict=True)]
-        pieces.append(orjson.dumps(list(zip(*columns, strict=True)))[1:-1])
-    return b"[" + b",".join(pieces) + b"]"
+        columns = [json_values(column, kind) for column, kind in zip(rows.columns, types, strict=True)]
+        yield zip(*columns, strict=True)
 
 
 def arrow_stream(table: pa.Table) -> bytes:
     """The table as one Arrow IPC stream, in types every client knows: plain numbers and plain texts."""
-    columns = [_plain_column(column) for column in table.columns]
+    columns = [plain_column(column) for column in table.columns]
     fields = [pa.field(name, column.type) for name, column in zip(table.column_names, columns, strict=True)]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, pa.schema(fields)) as writer:
@@ -47,7 +56,7 @@ def arrow_stream(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Decimals and HUGEINT as int64 where they fit, else float64; dictionaries as their values."""
     if pa.types.is_dictionary(column.type):
         return column.cast(column.type.value_type)
@@ -61,7 +70,7 @@ def _plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.float64())
 
 
-def _values(column: pa.ChunkedArray, duckdb_type: str) -> Sequence[Any]:
+def json_values(column: pa.ChunkedArray, duckdb_type: str) -> Sequence[Any]:
     """A column as values orjson writes the way we want."""
     kind = column.type
     if duckdb_type == "JSON":
@@ -71,7 +80,7 @@ def _values(column: pa.ChunkedArray, duckdb_type: str) -> Sequence[Any]:
     if pa.types.is_float32(kind):
         return orjson.loads(orjson.dumps(column.to_numpy(), option=_NUMPY))  # type: ignore[no-any-return]
     if pa.types.is_timestamp(kind):
-        return _instants(column)
+        return instants(column)
     if pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return column.to_pylist()  # type: ignore[no-any-return]
     if pa.types.is_dictionary(kind):
@@ -96,7 +105,7 @@ def _integer(value: Any) -> Any:
     return None if value is None else orjson.Fragment(str(int(value)))  # may be wider than orjson's 64 bits
 
 
-def _instants(column: pa.ChunkedArray) -> list[str | None]:
+def instants(column: pa.ChunkedArray) -> list[str | None]:
     """RFC 3339 in UTC, fractions without trailing zeros."""
     unit = column.type.unit
     values = column.combine_chunks().cast(pa.int64()).fill_null(0).to_numpy()

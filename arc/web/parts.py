@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flask import current_app
 
 from arc.logs import LogRing
+from arc.metrics.cache import ResultCache
 from arc.web.counters import RequestCounters
 from arc.web.history import History
 
@@ -32,6 +33,7 @@ class Parts:
     backups: Backups
     upkeep: Upkeep
     log_ring: LogRing = field(default_factory=LogRing)
+    cache: ResultCache = field(default_factory=ResultCache)
     requests: RequestCounters = field(default_factory=RequestCounters)
     history: History = field(default_factory=History)
     started_s: float = field(default_factory=time.monotonic)

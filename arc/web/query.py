@@ -1,27 +1,52 @@
-"""Asking metrics: SQL in, JSON or Arrow out, and what there is to ask."""
+"""Asking metrics: SQL in; JSON, Arrow, MessagePack or a stream out; and what there is to ask.
+
+    POST /query        -> ResultCache -> QueryEngine.run -> render
+    POST /query/stream -> QueryEngine.stream -> streams -> socket
+"""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from arc import clock
-from arc.errors import ArcError
-from arc.metrics import render
+from arc.errors import ArcError, Invalid, TimedOut
+from arc.metrics import names, packed, render
+from arc.metrics.cache import HIT, Answer, Key
+from arc.metrics.lake import literal, quoted
+from arc.metrics.query import Asker, ClientGone
+from arc.metrics.streams import FORMATS
 from arc.web import errors, parse, samples
+from arc.web.auth import IDENTITY_KEY
 from arc.web.compression import compress
 from arc.web.parts import parts
 from arc.web.surface import DATABASE_HEADER, Surface
 
 if TYPE_CHECKING:
-    from arc.metrics.query import QueryResult
+    from collections.abc import Iterator
 
-ARROW = "application/vnd.apache.arrow.stream"
-LARGE_ROWS = 100_000  # from here on JSON is a poor choice, and the answer says so
+    from arc.metrics.cache import Fetched
+    from arc.metrics.guard import Plan
+    from arc.metrics.query import QueryResult, QueryStream
+
+log = logging.getLogger(__name__)
+
+ARROW = FORMATS["arrow"].mimetype
+MSGPACK = "application/msgpack"
+MSGPACK_PATH = "/api/v1/query/msgpack"
+MODERATE_ROWS, LARGE_ROWS = 10_000, 100_000  # from here on JSON is a poor choice, and the answer says so
+ESTIMATE_LEVELS = (  # more rows than these, level, what to tell
+    (1_000_000, "high", "Large query: {rows} rows; stream it, or add a time range or LIMIT"),
+    (100_000, "medium", "{rows} rows; /query/arrow or /query/stream is faster than JSON"),
+    (10_000, "low", "{rows} rows"),
+    (-1, "none", ""),
+)
 
 surface = Surface("query", "Querying", "SQL over all metrics. A row is there as soon as its write was answered.")
 
@@ -32,7 +57,7 @@ class Query(BaseModel):
     )
 
     sql: str = Field(description="One SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE", min_length=1)
-    format: str | None = Field(None, description="Accepted for older clients; the route decides")
+    format: str | None = Field(None, description="Of /query/stream: csv, json, ndjson or arrow; elsewhere ignored")
     limit: int | None = Field(None, description="Accepted for older clients, not applied; write LIMIT", ge=1)
 
     @model_validator(mode="before")
@@ -73,6 +98,33 @@ class QueryAnswer(BaseModel):
     timestamp: str
     error: str | None
     warning: str | None
+    profile: dict[str, Any] | None = Field(None, description="With header `x-arc-profile: true`: where the time went")
+
+
+class Estimate(BaseModel):
+    success: bool
+    estimated_rows: int | None
+    warning_level: Literal["none", "low", "medium", "high", "error"]
+    warning_message: str = ""
+    error: str | None = None
+    execution_time_ms: float
+
+
+class MeasurementPath(BaseModel):
+    measurement: str
+
+
+class MeasurementRows(BaseModel):
+    """Which rows of a measurement."""
+
+    database: str | None = Field(None, description="Instead of the header x-arc-database")
+    start_time: str | None = Field(None, description="ISO 8601, inclusive")
+    end_time: str | None = Field(None, description="ISO 8601, exclusive")
+    columns: str | None = Field(None, description="Names with commas between them; without it all")
+    where: str | None = Field(None, description="An SQL condition")
+    order_by: str = Field("time DESC", description="As in SQL")
+    limit: int | None = Field(None, ge=0, description="1000 unless given; 100 below /api/v1")
+    offset: int = Field(0, ge=0, le=2**62)
 
 
 class DatabaseQuery(BaseModel):
@@ -110,6 +162,10 @@ _RESULT_HEADERS = {
     "X-Execution-Time-Ms": {"schema": {"type": "number"}},
     "X-Wait-Time-Ms": {"schema": {"type": "number"}, "description": "Time spent waiting for a free engine"},
 }
+_CACHE_HEADERS = {
+    "X-Cache": {"schema": {"type": "string", "enum": ["HIT", "MISS", "BYPASS"]}},
+    "Age": {"schema": {"type": "integer"}, "description": "Of a cached answer, in seconds"},
+}
 _ARROW_ANSWER = {
     "description": "One Arrow IPC stream; with no rows it still holds the schema",
     "content": {ARROW: {"schema": {"type": "string", "format": "binary"}}},
@@ -117,10 +173,32 @@ _ARROW_ANSWER = {
 }
 
 
+_STREAM_ANSWER = {
+    "description": "Rows as they are found. An answer that breaks off, without its last chunk, is not complete",
+    "content": {
+        "text/csv": {"schema": {"type": "string"}},
+        "application/json": {"schema": {"type": "object"}},
+        "application/x-ndjson": {"schema": {"type": "string"}},
+        ARROW: {"schema": {"type": "string", "format": "binary"}},
+    },
+    "headers": {name: _RESULT_HEADERS[name] for name in ("X-Arc-Query-ID", "X-Execution-Time-Ms")},
+}
+_CSV_ANSWER = {**_STREAM_ANSWER, "content": {"text/csv": {"schema": {"type": "string"}}}}
+_MSGPACK_ANSWER = {
+    "description": "One map; `data` is a list of columns",
+    "content": {MSGPACK: {"schema": {"type": "string", "format": "binary"}}},
+    "headers": _RESULT_HEADERS,
+}
+
+
 @surface.errorhandler(ArcError)
 def on_error(exc: ArcError) -> Response:
-    """Query clients read how long a failed query took."""
-    return errors.respond(exc, execution_time_ms=_ms_since(request.environ["arc.started_s"]))
+    """Query clients read how long a failed query took, and in the coding they asked for."""
+    response = errors.respond(exc, execution_time_ms=_ms_since(request.environ["arc.started_s"]))
+    if request.path == MSGPACK_PATH:
+        response.set_data(packed.pack(orjson.loads(response.get_data())))
+        response.mimetype = MSGPACK
+    return response
 
 
 @surface.api(
@@ -128,9 +206,12 @@ def on_error(exc: ArcError) -> Response:
     needs="read", answers={200: QueryAnswer}, errors=[408, 413, 503], headers=[DATABASE_HEADER],
 )  # fmt: skip
 def query(body: Query) -> Response:
-    """Run one SQL statement and answer its rows as JSON."""
-    result = _run(body)
-    return compress(_with_figures(Response(_json_body(result), mimetype="application/json"), result))
+    """Run one SQL statement and answer its rows as JSON.
+
+    The answer may be one kept from an earlier request, as long as no row of what it read has changed since; `X-Cache`
+    and `Age` tell. `Cache-Control: no-cache` asks anew.
+    """
+    return _json_answer(body.sql, parse.query_database(_default_database()))
 
 
 @surface.api(
@@ -140,8 +221,75 @@ def query(body: Query) -> Response:
 )  # fmt: skip
 def query_arrow(body: Query) -> Response:
     """Run one SQL statement and answer its rows as an Arrow IPC stream: the fast way for large results."""
-    result = _run(body)
+    result = _run(body.sql)
     return _with_figures(Response(render.arrow_stream(result.table), mimetype=ARROW), result)
+
+
+@surface.api(
+    "POST", MSGPACK_PATH, needs="read", answers={200: _MSGPACK_ANSWER}, errors=[408, 413, 503],
+    headers=[DATABASE_HEADER],
+)  # fmt: skip
+def query_msgpack(body: Query) -> Response:
+    """Run one SQL statement and answer its columns as MessagePack."""
+    result = _run(body.sql)
+    more = {"timestamp": clock.rfc3339(clock.now_us())} | _profile(result)
+    return _with_figures(Response(packed.pack_columns(result, **more), mimetype=MSGPACK), result)
+
+
+@surface.api(
+    "POST", "/query/stream", "/api/v1/query/stream",
+    needs="read", answers={200: _STREAM_ANSWER}, errors=[408, 413, 503], headers=[DATABASE_HEADER],
+)  # fmt: skip
+def query_stream(body: Query) -> Response:
+    """Run one SQL statement and send its rows as they are found, however many: CSV unless `format` says otherwise.
+
+    `Accept` with the type of Arrow or NDJSON works too. When the client leaves, the query stops.
+    """
+    return _streamed(body.sql, parse.query_database(_default_database()), _stream_format(body.format))
+
+
+@surface.api(
+    "POST", "/query/estimate", "/api/v1/query/estimate",
+    needs="read", answers={200: Estimate}, errors=[408, 413, 503], headers=[DATABASE_HEADER],
+)  # fmt: skip
+def query_estimate(body: Query) -> Response:
+    """How many rows a statement gives, and whether that is many. Counting them takes at most 30 seconds.
+
+    What cannot be counted is `success: false` with status 200; below /api/v1 it has the status of its error.
+    """
+    started_s = time.perf_counter()
+    database = parse.query_database(_default_database())
+    try:
+        _planned(body.sql, database)
+        rows = parts().queries.estimate(body.sql, database=database, is_gone=_is_gone(), asker=asker())
+    except ArcError as exc:
+        return _no_estimate(exc)
+    level, message = next((level, text) for above, level, text in ESTIMATE_LEVELS if rows > above)
+    return jsonify(
+        success=True,
+        estimated_rows=rows,
+        warning_level=level,
+        warning_message=message.format(rows=rows),
+        execution_time_ms=_ms_since(started_s),
+    )
+
+
+@surface.api(
+    "GET", "/query/<measurement>", "/api/v1/query/<measurement>",
+    needs="read", answers={200: QueryAnswer}, errors=[408, 503], headers=[DATABASE_HEADER],
+)  # fmt: skip
+def query_measurement(path: MeasurementPath, query: MeasurementRows) -> Response:
+    """Rows of one measurement as JSON, the latest first unless asked otherwise."""
+    return _json_answer(*_rows_of(path.measurement, query))
+
+
+@surface.api(
+    "GET", "/query/<measurement>/csv", "/api/v1/query/<measurement>/csv",
+    needs="read", answers={200: _CSV_ANSWER}, errors=[408, 503], headers=[DATABASE_HEADER],
+)  # fmt: skip
+def query_measurement_csv(path: MeasurementPath, query: MeasurementRows) -> Response:
+    """Rows of one measurement as CSV."""
+    return _streamed(*_rows_of(path.measurement, query), "csv")
 
 
 @surface.api("GET", "/measurements", needs="read", answers={200: MeasurementNames})
@@ -175,35 +323,180 @@ def list_measurements(query: DatabaseQuery) -> Response:
     )
 
 
-def _run(body: Query) -> QueryResult:
-    return parts().queries.run(
-        body.sql,
-        database=parse.query_database(_default_database()),
-        is_gone=request.environ.get("waitress.client_disconnected"),
-    )
+def asker() -> Asker:
+    """Who sent the current request."""
+    identity = request.environ[IDENTITY_KEY]
+    return Asker(identity.token_id, identity.name, request.remote_addr or "")
 
 
-def _json_body(result: QueryResult) -> bytes:
-    rows = result.table.num_rows
+def _run(sql: str) -> QueryResult:
+    database = parse.query_database(_default_database())
+    _planned(sql, database)
+    return parts().queries.run(sql, database=database, is_gone=_is_gone(), asker=asker())
+
+
+def _is_gone() -> Any:
+    return request.environ.get("waitress.client_disconnected")
+
+
+def _planned(sql: str, database: str) -> Plan | None:
+    """What a statement reads; None for one that the engine will refuse, and count.
+
+    Raises Invalid when [query] strict_header_database keeps it within the database of the header.
+    """
+    try:
+        plan = parts().queries.plan(sql, database)
+    except Invalid:
+        return None
+    if "x-arc-database" in request.headers and parts().config.get("query", "strict_header_database"):
+        read = {name for name, _ in plan.tables} | ({plan.listing.database} if plan.listing else set())
+        if any(name.casefold() not in ("", database.casefold()) for name in read):
+            raise Invalid("Cross-database queries (db.table syntax) not allowed when x-arc-database header is set")
+    return plan
+
+
+def _json_answer(sql: str, database: str) -> Response:
+    """The rows of a statement, out of the cache where they are still what they were."""
+    plan = _planned(sql, database)
+    identity = request.environ[IDENTITY_KEY]
+    is_fresh_wanted = "no-cache" in request.headers.get("Cache-Control", "")
+
+    def ask() -> Answer:
+        result = parts().queries.run(sql, database=database, is_gone=_is_gone(), asker=asker())
+        table = result.table
+        return Answer(
+            result.id,
+            table.column_names,
+            result.types,
+            render.json_rows(result),
+            table.num_rows,
+            result.execution_ms,
+            result.wait_ms,
+            result.planning_ms,
+        )
+
+    key = Key(sql.strip(), database, (identity.organization, identity.project))
+    fetched = parts().cache.fetch(key, None if is_fresh_wanted else plan, parts().store.stamps, ask)
+    return _with_cache_headers(Response(_json_body(fetched), mimetype="application/json"), fetched)
+
+
+def _with_cache_headers(response: Response, fetched: Fetched) -> Response:
+    _with_figures(response, fetched.answer)
+    response.headers["X-Cache"] = fetched.state
+    if fetched.state == HIT:
+        response.headers["Age"] = str(int(fetched.age_s))
+    return compress(response)
+
+
+def _json_body(fetched: Fetched) -> bytes:
+    answer = fetched.answer
     head = {
         "status": "success",
         "success": True,
-        "columns": result.table.column_names,
-        "types": result.types,
-        "count": rows,
-        "row_count": rows,
-        "execution_time_ms": result.execution_ms,
+        "columns": answer.columns,
+        "types": answer.types,
+        "count": answer.row_count,
+        "row_count": answer.row_count,
+        "execution_time_ms": answer.execution_ms,
         "timestamp": clock.rfc3339(clock.now_us()),
         "error": None,
-        "warning": f"Large result: {rows} rows; /query/arrow is faster" if rows > LARGE_ROWS else None,
+        "warning": _warning(fetched),
+        **_profile(answer),
     }
     # The rows are rendered already; parsing them again to put them into an object would double the work.
-    return orjson.dumps(head)[:-1] + b',"data":' + render.json_rows(result) + b"}"
+    return orjson.dumps(head)[:-1] + b',"data":' + answer.rows + b"}"
 
 
-def _with_figures(response: Response, result: QueryResult) -> Response:
+def _warning(fetched: Fetched) -> str | None:
+    rows, texts = fetched.answer.row_count, []
+    if fetched.state == HIT:
+        texts.append(f"Cached result (age: {fetched.age_s:.1f}s)")
+    if rows > MODERATE_ROWS:
+        texts.append(f"{'Large' if rows > LARGE_ROWS else 'Moderate'} result: {rows} rows; /query/arrow is faster")
+    return "; ".join(texts) or None
+
+
+def _profile(result: QueryResult | Answer) -> dict[str, Any]:
+    """With header x-arc-profile: where the time of the query went, in milliseconds."""
+    if request.headers.get("x-arc-profile", "").lower() != "true":
+        return {}
+    figures = {
+        "total_ms": round(result.wait_ms + result.execution_ms, 3),
+        "planner_ms": result.planning_ms,
+        "execution_ms": round(result.execution_ms - result.planning_ms, 3),
+        "rows_scanned": None,  # the engine tells only by printing it
+        "latency_ms": _ms_since(request.environ["arc.started_s"]),
+    }
+    return {"profile": figures}
+
+
+def _stream_format(name: str | None) -> str:
+    if name is None:
+        known = {FORMATS[each].mimetype.partition(";")[0]: each for each in ("csv", "arrow", "ndjson")}
+        return known.get(request.accept_mimetypes.best_match(list(known)) or "", "csv")
+    if name not in FORMATS:
+        raise Invalid(f"format: must be one of {', '.join(FORMATS)}")
+    return name
+
+
+def _streamed(sql: str, database: str, kind: str) -> Response:
+    _planned(sql, database)
+    stream = parts().queries.stream(sql, database=database, is_gone=_is_gone(), asker=asker())
+    batches = iter(stream)
+    first = next(batches, None)  # what goes wrong until here still has a status of its own
+    ready = batches if first is None else itertools.chain([first], batches)
+    pieces = FORMATS[kind].pieces(stream.schema, stream.types, ready)
+    response = Response(_until_gone(pieces, stream), content_type=FORMATS[kind].mimetype)
+    response.call_on_close(batches.close)  # tells the query that nobody reads on
+    response.call_on_close(stream.close)
+    response.headers["X-Arc-Query-ID"] = stream.id
+    response.headers["X-Execution-Time-Ms"] = f"{_ms_since(request.environ['arc.started_s']):.3f}"
+    if kind == "csv":
+        response.headers["Content-Disposition"] = "attachment; filename=query_result.csv"
+    return response
+
+
+def _until_gone(pieces: Iterator[bytes], stream: QueryStream) -> Iterator[bytes]:
+    """An error on the way cuts the connection, so that nobody takes a part for the whole."""
+    try:
+        yield from pieces
+    except ClientGone:
+        log.info("query %s: the client went away", stream.id)
+
+
+def _no_estimate(exc: ArcError) -> Response:
+    timed_out = isinstance(exc, TimedOut)
+    text = "Query estimation timed out (complex query structure)" if timed_out else f"Cannot estimate query: {exc}"
+    figures = {"error": text, "estimated_rows": None, "warning_level": "error", "execution_time_ms": 0}
+    if request.path.startswith("/api/v1/"):
+        return errors.respond(exc, **figures)
+    return jsonify(success=False, warning_message="", **figures)
+
+
+def _rows_of(measurement: str, rows: MeasurementRows) -> tuple[str, str]:
+    """The statement that gives these rows, and its database. Raises Invalid, also for an unknown measurement."""
+    names.check_measurement(measurement)
+    database = rows.database or parse.query_database(_default_database())
+    names.check_database(database)
+    if parts().store.views([(database, measurement)]) == [None]:
+        raise Invalid(f"Measurement '{database}.{measurement}' does not exist")
+    columns = ", ".join(quoted(name.strip()) for name in (rows.columns or "").split(",") if name.strip())
+    conditions = [f"(\n{rows.where}\n)"] if rows.where else []  # lines of its own, in case it ends in a comment
+    if rows.start_time:
+        conditions.append(f"time >= TIMESTAMPTZ {literal(rows.start_time)}")
+    if rows.end_time:
+        conditions.append(f"time < TIMESTAMPTZ {literal(rows.end_time)}")
+    limit = rows.limit if rows.limit is not None else 100 if request.path.startswith("/api/v1/") else 1000
+    sql = f"SELECT {columns or '*'} FROM {quoted(measurement)}"  # noqa: S608 - the guard checks it, as all SQL of users
+    if conditions:
+        sql += f" WHERE {' AND '.join(conditions)}"
+    return f"{sql} ORDER BY {rows.order_by}\nLIMIT {limit} OFFSET {rows.offset}", database
+
+
+def _with_figures(response: Response, result: QueryResult | Answer) -> Response:
+    rows = result.row_count if isinstance(result, Answer) else result.table.num_rows
     response.headers["X-Arc-Query-ID"] = result.id
-    response.headers["X-Row-Count"] = str(result.table.num_rows)
+    response.headers["X-Row-Count"] = str(rows)
     response.headers["X-Execution-Time-Ms"] = f"{result.execution_ms:.3f}"
     response.headers["X-Wait-Time-Ms"] = f"{result.wait_ms:.3f}"
     return response

@@ -10,6 +10,7 @@ import pyarrow as pa
 from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
+from arc.metrics.guard import Plan
 from arc.web.application import create_app
 from arc.web.parts import Parts
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from arc.db.engine import Database
+    from arc.metrics.query import Asker
 
 SECRET = "admin-secret-of-the-unit-tests-0123456789"
 ADMIN = {"Authorization": f"Bearer {SECRET}"}
@@ -30,6 +32,9 @@ class FakeStore:
     is_ready: bool = True
     fails_with: Exception | None = None
     writes: list[tuple[bytes, str, str]] = field(default_factory=list)
+
+    def stamps(self, wanted: object) -> tuple[int, ...]:
+        return ()
 
     def write_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> int:
         if self.fails_with:
@@ -45,6 +50,7 @@ class FakeResult:
     types: list[str] = field(default_factory=lambda: ["BIGINT"])
     execution_ms: float = 1.5
     wait_ms: float = 0.25
+    planning_ms: float = 0.5
 
 
 @dataclass
@@ -53,7 +59,10 @@ class FakeQueries:
     fails_with: Exception | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self, sql: str, *, database: str, is_gone: Callable[[], bool] | None) -> FakeResult:
+    def plan(self, sql: str, database: str) -> Plan:
+        return Plan(is_volatile=True)
+
+    def run(self, sql: str, *, database: str, is_gone: Callable[[], bool] | None, asker: Asker) -> FakeResult:
         self.asked.append({"sql": sql, "database": database, "is_gone": is_gone})
         if self.fails_with:
             raise self.fails_with
