@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask_openapi3.models.path_item import PathItem
 
     from arc.web.parts import Parts
     from arc.web.surface import HotRoute
@@ -122,6 +123,7 @@ def create_app(handed: Parts) -> OpenAPI:
     app.request_class = parse.ArcRequest
     app.json = _Orjson(app)
     for surface in SURFACES:
+        _share_paths(surface.paths, app.paths)
         app.register_api(surface)
     auth = handed.config.section("auth")
     public = [path for surface in SURFACES for path in surface.public_paths]
@@ -134,6 +136,13 @@ def create_app(handed: Parts) -> OpenAPI:
     hot = {path: route for surface in SURFACES for path, route in surface.hot_routes.items()}
     app.wsgi_app = Entry(app.wsgi_app, hot, gate, handed)  # type: ignore[method-assign]
     return app
+
+
+def _share_paths(paths: dict[str, PathItem], described: dict[str, PathItem]) -> None:
+    """Keep what earlier surfaces have on the same paths, as GET /query and POST /query; registering would drop it."""
+    for path in paths.keys() & described.keys():
+        operations = {verb: operation for verb, operation in paths[path] if operation is not None}
+        paths[path] = described[path].model_copy(update=operations)
 
 
 class Entry:
