@@ -5,6 +5,8 @@ after it, with plain DuckDB in this process over the same Parquet files; overhea
     count, last-hour, group-by   overhead_ms of POST /query
     arrow-100k                   100,000 rows by POST /query/arrow over DuckDB-to-Arrow in process: ratio of medians
     json-100k                    100,000 rows x 7 columns by POST /query: rows per second until the last byte
+    stream                       5,000,000 rows by POST /query/stream as CSV: seconds to the first byte and to the last,
+                                 growth of the server's memory meanwhile
     start                        seconds from start to ready on the directory just filled, memory idle for 10 s
 """
 
@@ -17,6 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import requests
 
 from bench import bodies
 from bench.harness import fresh_server, machine, note, report, usage
@@ -36,6 +39,7 @@ OVERHEAD = {
     "last-hour": "SELECT avg(usage_idle) FROM cpu WHERE time >= TIMESTAMPTZ '{last_hour}'",
     "group-by": "SELECT host, avg(usage_idle), max(usage_user) FROM cpu GROUP BY host ORDER BY host",
 }
+STREAM_ROWS = 5_000_000
 HUNDRED_THOUSAND = f"SELECT {COLUMNS} FROM cpu LIMIT 100000"
 
 
@@ -106,6 +110,36 @@ class Bench:
         answer = connection.request("POST", "/query", {"sql": HUNDRED_THOUSAND})
         assert answer.status == 200, answer.body
 
+    def stream(self) -> dict[str, Any]:
+        """Read as fast as it comes, keep nothing; the peak includes what earlier cases left."""
+        sql = f"SELECT {COLUMNS} FROM cpu, range({-(-STREAM_ROWS // self.rows)}) LIMIT {STREAM_ROWS}"
+        before = usage(self.server.pid)
+        started_s = time.perf_counter()
+        with requests.post(
+            f"{self.server.url}/query/stream",
+            json={"sql": sql},
+            headers={"Authorization": f"Bearer {self.server.token}"},
+            stream=True,
+            timeout=600,
+        ) as answer:
+            pieces = answer.iter_content(2**20)
+            first = next(pieces)
+            first_s = time.perf_counter() - started_s
+            lines, peak_mb = first.count(b"\n"), before.rss_mb
+            for number, piece in enumerate(pieces):
+                lines += piece.count(b"\n")
+                if number % 16 == 0:
+                    peak_mb = max(peak_mb, usage(self.server.pid).rss_mb)
+        assert lines == STREAM_ROWS + 1, lines
+        last_s = time.perf_counter() - started_s
+        return {
+            "rows": STREAM_ROWS,
+            "first_byte_s": round(first_s, 3),
+            "last_byte_s": round(last_s, 2),
+            "rows_per_s": round(STREAM_ROWS / last_s),
+            "growth_mb": round(peak_mb - before.rss_mb),
+        }
+
     def start(self) -> dict[str, Any]:
         """Stop, start on the same directory, wait, look at the memory."""
         self.server.stop()
@@ -122,12 +156,18 @@ def timed(call: Callable[[], Any]) -> float:
 
 def cases(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     overhead = {name: lambda sql=sql: bench.overhead(sql) for name, sql in OVERHEAD.items()}
-    return {**overhead, "arrow-100k": bench.arrow, "json-100k": bench.json, "start": bench.start}
+    return {
+        **overhead,
+        "arrow-100k": bench.arrow,
+        "json-100k": bench.json,
+        "stream": bench.stream,
+        "start": bench.start,
+    }
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.query", description="What a query costs beyond the engine.")
-    names = [*OVERHEAD, "arrow-100k", "json-100k", "start"]
+    names = [*OVERHEAD, "arrow-100k", "json-100k", "stream", "start"]
     parser.add_argument("--case", action="append", choices=names, help="may be repeated; default: all")
     parser.add_argument("--runs", type=int, default=100, help="runs of each overhead case")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows to query")
@@ -139,7 +179,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     report(options.json, bench="query", rows=options.rows, runs=options.runs, **machine())
-    with fresh_server(options.data) as server:
+    with fresh_server(options.data, {"query_cache.enabled": "false"}) as server:
         bench = Bench(server, options.rows, options.runs)
         note("storing rows")
         bench.fill()
