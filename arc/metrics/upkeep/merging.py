@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from bisect import bisect
 from dataclasses import dataclass
-from itertools import takewhile
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -56,14 +55,20 @@ class Sizes:
 
 def worthwhile(files: Iterable[StoredFile], sizes: Sizes, now_us: int) -> list[StoredFile]:
     """The files that merge steps would work on, oldest first; none when there are too few."""
-    files = [file for file in files if sizes.is_small(file) and not file.deleted_rows]
+    files = [
+        file
+        for file in files
+        if sizes.is_small(file)
+        and not file.deleted_rows
+        # without a limit of age also rows count whose clock was ahead
+        and (not sizes.min_age_us or file.newest_us <= now_us - sizes.min_age_us)
+    ]
     if files:
         # Larger ones wait until there are more like them: written again with every few small ones, they would cost
         # more than they gain.
         most = MIXED_SIZES * median(file.size_bytes for file in files)
         files = [file for file in files if file.size_bytes <= most]
-    found = list(takewhile(lambda file: file.newest_us <= now_us - sizes.min_age_us, files))
-    return found if len(found) >= sizes.min_files else []
+    return files if len(files) >= sizes.min_files else []
 
 
 def worn(files: Iterable[StoredFile], sizes: Sizes) -> list[StoredFile]:
