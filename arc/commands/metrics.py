@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,8 +13,6 @@ from arc.commands.terminal import print_table, progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from arc.commands.client import Client
 
 _WRITE_PATHS = {"lp": "/write", "json": "/write/json", "ndjson": "/write/json"}
 _WRITE_TYPES = {"lp": "text/plain", "json": "application/json", "ndjson": "application/x-ndjson"}
@@ -83,28 +79,27 @@ def import_file(
 @click.command()
 @connected
 @database_option
-@click.option("--format", "format_", type=click.Choice(["table", "json", "csv", "arrow"]), default="table",
+@click.option("--format", "format_", type=click.Choice(["table", "json", "ndjson", "csv", "arrow"]), default="table",
               show_default=True, help="How to print the rows.")  # fmt: skip
 @click.argument("sql")
 def query(sql: str, url: str | None, token: str | None, database: str | None, format_: str) -> None:
     """Ask a server SQL and print the rows; SQL may be - for standard input."""
     from arc.commands.client import Client
 
+    if format_ == "arrow" and sys.stdout.isatty():
+        raise click.UsageError("Arrow is for programs; send it into a file or a pipe")
     sql = sys.stdin.read() if sql == "-" else sql
+    headers = {"x-arc-database": database} if database else {}
     with Client(url, token) as client:
-        if format_ == "arrow":
-            _print_arrow(client, sql, database)
+        if format_ == "table":
+            answer = client.request("POST", "/query", json={"sql": sql}, headers=headers).json()
+            if answer["columns"]:
+                print_table(answer["columns"], answer["data"])
+            click.echo(f"({answer['row_count']} rows, {answer['execution_time_ms']:.0f} ms)", err=True)
             return
-        answer = client.request("POST", "/query", json={"sql": sql}, headers=_database_header(database)).json()
-    columns, rows = answer["columns"], answer["data"]
-    if format_ == "table":
-        print_table(columns, rows)
-        click.echo(f"({len(rows)} rows, {answer['execution_time_ms']:.0f} ms)", err=True)
-    elif format_ == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
-    else:
-        objects = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
-        click.echo("[" + ",\n ".join(objects) + "]")
+        asked = {"sql": sql, "format": format_}
+        for piece in client.pieces(client.request("POST", "/query/stream", json=asked, headers=headers, stream=True)):
+            sys.stdout.buffer.write(piece)
 
 
 @click.command()
@@ -116,17 +111,6 @@ def databases(url: str | None, token: str | None) -> None:
     with Client(url, token) as client:
         found = client.request("GET", "/api/v1/databases").json()["databases"]
     print_table(("database", "measurements"), [(each["name"], each["measurement_count"]) for each in found])
-
-
-def _print_arrow(client: Client, sql: str, database: str | None) -> None:
-    if sys.stdout.isatty():
-        raise click.UsageError("Arrow is for programs; send it into a file or a pipe")
-    answer = client.request("POST", "/query/arrow", json={"sql": sql}, headers=_database_header(database))
-    sys.stdout.buffer.write(answer.content)
-
-
-def _database_header(database: str | None) -> dict[str, str]:
-    return {"x-arc-database": database} if database else {}
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:

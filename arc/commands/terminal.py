@@ -11,6 +11,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+_NUMBERS = {int, float, type(None)}
+
 
 @contextmanager
 def progress(label: str, length: int = 0) -> Iterator[Callable[..., None]]:
@@ -31,8 +33,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Columns as wide as their widest value, numbers to the right."""
     cells = [[_text(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
-    right = numeric or [False] * len(columns)
+    by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
+    right = [{type(value) for value in column} <= _NUMBERS for column in by_column]
     for line in (list(columns), ["-" * width for width in widths], *cells):
         padded = (
             text.rjust(width) if is_right else text.ljust(width)

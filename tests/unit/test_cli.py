@@ -36,7 +36,8 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("command", [[], ["server"], ["config"], ["token"], *(["token", name] for name in (
-    "create", "list", "show", "rotate", "revoke", "delete", "verify"))])  # fmt: skip
+    "create", "list", "show", "rotate", "revoke", "delete", "verify")),
+    *([name] for name in ("backup", "restore", "check", "import", "write", "query", "databases"))])  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
 
