@@ -70,7 +70,7 @@ _STRICT_ARGUMENT = {
 }
 _LINES_BODY = {
     "text/plain": {
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "format": "binary", "description": "Lines in UTF-8"},
         "example": "cpu,host=server01,region=eu usage=45.2,cores=8i 1760875200000000000",
     }
 }
@@ -92,7 +92,7 @@ _ITEM = {"$ref": "#/components/schemas/WriteItem"}
 _JSON_BODY = {
     "application/json": {"schema": {"anyOf": [_ITEM, {"type": "array", "items": _ITEM}]}, "examples": _EXAMPLES},
     "application/x-ndjson": {
-        "schema": {"type": "string", "description": "One item per line"},
+        "schema": {"type": "string", "format": "binary", "description": "One item per line"},
         "example": '{"m": "room", "t": "2025-10-19T12:00:00Z", "fields": {"celsius": 21.5}}',
     },
 }

@@ -23,6 +23,9 @@ post_hooks: []
 content_type_overrides:
   application/msgpack: application/octet-stream
   application/vnd.apache.arrow.stream: application/octet-stream
+  application/x-ndjson: application/octet-stream
+  application/x-tar: application/octet-stream
+  text/plain: application/octet-stream
 """
 
 

@@ -29,7 +29,7 @@ EXAMPLES = 8  # per operation; a defect that needs more luck is for a longer run
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-@schemathesis.serializer("application/msgpack")
+@schemathesis.serializer("application/msgpack", "application/x-ndjson", "application/vnd.apache.arrow.stream")
 def as_it_is(_context: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
@@ -43,7 +43,9 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArcServer]
 
 # The description needs no running server, and pytest wants the operations before one runs.
 application: Any = create_app(SimpleNamespace(config=config.load(None, {}, {}), tokens=None))  # type: ignore[arg-type]
-described = schemathesis.openapi.from_dict(orjson.loads(application.extensions["arc.openapi"]))
+described = schemathesis.openapi.from_dict(orjson.loads(application.extensions["arc.openapi"])).exclude(
+    path=["/api/v2/query", "/api/v2/delete"]  # they exist to answer 501, which passes for a failure of the server
+)
 
 
 @described.parametrize()
