@@ -113,6 +113,9 @@ FAMILIES: Final = (
     Family("arc_query_execution_seconds_total", "Time queries took, without waiting"),
     Family("arc_query_wait_seconds_total", "Time queries waited for a place"),
     Family("arc_query_mgmt_active_queries", "Queries that wait or run now"),
+    Family("arc_query_cache_hits_total", "Queries answered out of the cache"),
+    Family("arc_query_cache_misses_total", "Queries that could have been, but were run"),
+    Family("arc_query_cache_bytes", "Memory of the answers in the cache"),
     Family("arc_db_connections_open", "Places at which queries run, [query] concurrency"),
     Family("arc_db_connections_in_use", "Places in use"),
 )
@@ -125,6 +128,7 @@ def figures(parts: Parts) -> Figures:
         **_process(),
         **_http(parts),
         **_tokens(parts),
+        **_query_cache(parts),
         **_ingest(parts.store),
         **_wal(parts.store),
         **(_lake(parts.store) if parts.store.is_ready else {}),
@@ -229,6 +233,15 @@ def _tokens(parts: Parts) -> Figures:
         "auth_requests_total": stats["total_requests"],
         "auth_cache_hits": stats["cache_hits"],
         "auth_cache_misses": stats["cache_misses"],
+    }
+
+
+def _query_cache(parts: Parts) -> Figures:
+    stats = parts.cache.stats()
+    return {
+        "query_cache_hits_total": stats["metrics"]["hits"],
+        "query_cache_misses_total": stats["metrics"]["misses"],
+        "query_cache_bytes": stats["current_size_bytes"],
     }
 
 

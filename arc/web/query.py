@@ -226,7 +226,7 @@ def query_arrow(body: Query) -> Response:
 
 
 @surface.api(
-    "POST", MSGPACK_PATH, needs="read", answers={200: _MSGPACK_ANSWER}, errors=[408, 413, 503],
+    "POST", MSGPACK_PATH, needs="read", answers={200: _MSGPACK_ANSWER}, errors=[408, 413, 503], error_type=MSGPACK,
     headers=[DATABASE_HEADER],
 )  # fmt: skip
 def query_msgpack(body: Query) -> Response:

@@ -100,6 +100,7 @@ class Surface(APIBlueprint):
         needs: str,
         answers: Mapping[int, Answer],
         errors: Iterable[int] = (),
+        error_type: str = "application/json",
         headers: Iterable[dict[str, Any]] = (),
         body: dict[str, Any] | None = None,
         sample: samples.Samples | None = None,
@@ -107,7 +108,8 @@ class Surface(APIBlueprint):
         """Serve a function on all `paths`; the first is the operation's own, the others are aliases.
 
         needs: a permission, ANY (any valid token) or PUBLIC. answers: what is sent, by status or CREATED.
-        errors: statuses beyond 400, 401 and 403. body: OpenAPI `content` of a request body that no model describes.
+        errors: statuses beyond 400, 401 and 403. error_type: content type of all errors.
+        body: OpenAPI `content` of a request body that no model describes.
         sample: code by language, where the one made from the route would not do.
         """
 
@@ -121,7 +123,7 @@ class Surface(APIBlueprint):
                     operation_id=function.__name__
                     + ("" if path == paths[0] else re.sub(r"\W+", "_", _url(path)).rstrip("_")),
                     summary=function.__name__.replace("_", " ").capitalize(),
-                    responses=_responses(path, needs, answers, errors),
+                    responses=_responses(path, needs, answers, errors, error_type),
                     openapi_extensions=_extensions(needs, body, own_sample),
                 )(function)
                 operation = getattr(self.paths[_url(path)], method.lower())
@@ -153,13 +155,15 @@ def _url(path: str) -> str:
     return re.sub(r"<(?:[^<:]+:)?([^>]+)>", r"{\1}", path)
 
 
-def _responses(path: str, needs: str, answers: Mapping[int, Answer], errors: Iterable[int]) -> dict[Any, Any]:
+def _responses(
+    path: str, needs: str, answers: Mapping[int, Answer], errors: Iterable[int], error_type: str
+) -> dict[Any, Any]:
     newer = {CREATED: 201, 408: 504} if path.startswith("/api/v1/") else {CREATED: 200}
     refusals = [400, *errors] if needs == PUBLIC else [400, 401, 403, *errors]
     return {
         **{newer.get(status, status): answer for status, answer in answers.items()},
-        **{newer.get(status, status): _error(ERRORS[status]) for status in refusals},
-        "default": _error("Any other error"),
+        **{newer.get(status, status): _error(ERRORS[status], error_type) for status in refusals},
+        "default": _error("Any other error", error_type),
     }
 
 
@@ -181,9 +185,9 @@ def _extensions(needs: str, body: dict[str, Any] | None, sample: samples.Samples
     return access | content | {"x-codeSamples": [{"lang": lang, "source": text} for lang, text in sample.items()]}
 
 
-def _error(description: str) -> dict[str, Any]:
+def _error(description: str, content_type: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{Error.__name__}"}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+    return {"description": description, "content": {content_type: {"schema": schema}}}
 
 
 def _example(function: Callable[..., Any]) -> Any:
