@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import arc
 from arc import clock
 from arc.backup import archive
-from arc.backup.archive import Manifest
+from arc.backup.archive import BadBackup, Manifest
 from arc.db import sqlitefile
 from arc.errors import ArcError, Conflict, Invalid, NotFound
 
@@ -113,8 +113,13 @@ class Backups:
 
     def list(self) -> list[Manifest]:
         """Newest first."""
-        found = [Manifest.read(path) for path in self.directory.glob("*") if _ID.fullmatch(path.name)]
-        return sorted(found, key=lambda manifest: manifest.backup_id, reverse=True)
+        found = []
+        for path in sorted(self.directory.glob("backup-*"), reverse=True):
+            try:
+                found.append(Manifest.read(path))
+            except BadBackup as error:
+                log.warning("%s", error)
+        return found
 
     def get(self, backup_id: str) -> Manifest:
         """Raises Invalid for what is no id, BackupNotFound."""

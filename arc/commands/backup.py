@@ -46,7 +46,9 @@ def backup(loaded: Config, target: Path, url: str | None, token: str | None, inc
         with datadir.locked(data_dir):
             _from_directory(loaded, data_dir, target, include_secrets)
     except datadir.DataDirInUse:
-        _from_server(f"http://localhost:{loaded.get('server', 'port')}", token, target, include_secrets)
+        host, port = loaded.get("server", "host"), loaded.get("server", "port")
+        host = "localhost" if host in ("0.0.0.0", "::", "*") else f"[{host}]" if ":" in host else host  # noqa: S104
+        _from_server(f"http://{host}:{port}", token, target, include_secrets)
 
 
 @click.command()

@@ -54,6 +54,8 @@ _LINE_PASSES = 5  # over a body of lines until all that is left of it can be sto
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
 _SPACE_RETRY_AFTER_S = 5
+_ROOM_WAIT_S = 2.0  # a flush that works takes less
+_MAX_ROOM_SEEKERS = 4  # they hold request threads, and queries need some too
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class MetricStore:
         self._flushing = threading.Lock()
         self._committing = threading.Lock()
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._room_seekers = threading.Semaphore(_MAX_ROOM_SEEKERS)
         self._closing = threading.Lock()
         self._changing = threading.Lock()
         self._is_closed = False
@@ -515,9 +519,18 @@ class MetricStore:
             raise Unavailable("the server is starting or stopping", 1)
 
     def _check_room(self) -> None:
-        if self._buffer.size_bytes > self.options.buffer_bytes:
-            self._flusher.wake()
-            raise Unavailable("Write rejected (buffer full, flushing)", 1)
+        """Let a writer wait a moment for the flush that makes room, unless too many wait already."""
+        if self._buffer.size_bytes <= self.options.buffer_bytes:
+            return
+        self._flusher.wake()
+        if self._room_seekers.acquire(blocking=False):
+            try:
+                with self._room:
+                    if self._room.wait_for(lambda: self._buffer.size_bytes <= self.options.buffer_bytes, _ROOM_WAIT_S):
+                        return
+            finally:
+                self._room_seekers.release()
+        raise Unavailable("Write rejected (buffer full, flushing)", 1)
 
     def _is_full(self) -> bool:
         return self._buffer.active_rows >= self.options.buffer_rows or self.wal.is_full
@@ -649,6 +662,7 @@ class MetricStore:
             self._lake_version = version
             self._now_in_lake(schemas)
             self._buffer.drop()
+            self._room.notify_all()
         if rows:
             self.counters.flushes += 1
             self.counters.flushed_rows += rows

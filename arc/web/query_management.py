@@ -22,15 +22,15 @@ DISABLED = "Query cache is disabled. Set QUERY_CACHE_ENABLED=true to enable."
 surface = Surface("query_management", "Queries and their cache", "What runs, what ran, and how to stop it.")
 
 
-class QueryPath(BaseModel):
+class ListedQueryPath(BaseModel):
     query_id: str
 
 
-class HistoryQuery(BaseModel):
+class PastQueriesQuery(BaseModel):
     limit: int = Field(50, ge=1, le=1000)
 
 
-class QueryInfo(BaseModel):
+class ListedQuery(BaseModel):
     id: str
     sql: str = Field(description="The first 200 characters")
     database: str
@@ -47,21 +47,21 @@ class QueryInfo(BaseModel):
 
 class QueryList(BaseModel):
     success: bool
-    queries: list[QueryInfo]
+    queries: list[ListedQuery]
     count: int
 
 
 class OneQuery(BaseModel):
     success: bool
-    query: QueryInfo
+    query: ListedQuery
 
 
-class Done(BaseModel):
+class QueryCancelled(BaseModel):
     success: bool
     message: str
 
 
-class CacheStats(BaseModel):
+class QueryCacheStats(BaseModel):
     enabled: bool
     message: str | None = None
     ttl_seconds: float | None = None
@@ -74,7 +74,7 @@ class CacheStats(BaseModel):
     entries: list[dict[str, Any]] | None = Field(None, description="The 20 asked for last")
 
 
-class CacheHealth(BaseModel):
+class QueryCacheHealth(BaseModel):
     healthy: bool
     enabled: bool
     message: str | None = None
@@ -84,7 +84,7 @@ class CacheHealth(BaseModel):
     warnings: list[str] | None = None
 
 
-class CacheCleared(BaseModel):
+class QueryCacheCleared(BaseModel):
     message: str
     cleared: int
 
@@ -96,19 +96,19 @@ def list_active_queries() -> Response:
 
 
 @surface.api("GET", "/api/v1/queries/history", needs="read", answers={200: QueryList})
-def list_past_queries(query: HistoryQuery) -> Response:
+def list_past_queries(query: PastQueriesQuery) -> Response:
     """Queries that have ended, the latest first; the server remembers 100."""
     return _listed(parts().queries.history(), query.limit)
 
 
 @surface.api("GET", "/api/v1/queries/<query_id>", needs="read", answers={200: OneQuery}, errors=[404])
-def show_query(path: QueryPath) -> Response:
+def show_query(path: ListedQueryPath) -> Response:
     """One query that runs or ran not long ago."""
     return jsonify(success=True, query=_info(_found(path.query_id)))
 
 
-@surface.api("DELETE", "/api/v1/queries/<query_id>", needs="read", answers={200: Done}, errors=[404, 409])
-def cancel_query(path: QueryPath) -> Response:
+@surface.api("DELETE", "/api/v1/queries/<query_id>", needs="read", answers={200: QueryCancelled}, errors=[404, 409])
+def cancel_query(path: ListedQueryPath) -> Response:
     """Stop a query of one's own, or any with permission `admin`."""
     query = _found(path.query_id)
     if not parts().queries.cancel(query.id):
@@ -116,14 +116,14 @@ def cancel_query(path: QueryPath) -> Response:
     return jsonify(success=True, message="Query cancelled")
 
 
-@surface.api("GET", "/cache/stats", "/api/v1/cache/stats", needs="read", answers={200: CacheStats})
+@surface.api("GET", "/cache/stats", "/api/v1/cache/stats", needs="read", answers={200: QueryCacheStats})
 def query_cache_stats() -> Response:
     """How the cache of answers does."""
     cache = parts().cache
     return jsonify(cache.stats() if cache.options.enabled else {"enabled": False, "message": DISABLED})
 
 
-@surface.api("GET", "/cache/health", "/api/v1/cache/health", needs="read", answers={200: CacheHealth})
+@surface.api("GET", "/cache/health", "/api/v1/cache/health", needs="read", answers={200: QueryCacheHealth})
 def query_cache_health() -> Response:
     """Whether the cache of answers is worth its memory."""
     cache = parts().cache
@@ -140,7 +140,7 @@ def query_cache_health() -> Response:
     )
 
 
-@surface.api("POST", "/cache/clear", "/api/v1/cache/clear", needs="admin", answers={200: CacheCleared})
+@surface.api("POST", "/cache/clear", "/api/v1/cache/clear", needs="admin", answers={200: QueryCacheCleared})
 def clear_query_cache() -> Response:
     """Forget all answers. Never needed for exact answers, as an answer goes with the rows it shows."""
     cache = parts().cache

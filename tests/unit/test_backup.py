@@ -177,6 +177,7 @@ def test_data_files_are_links_and_survive_their_removal(kept: Kept, tmp_path: Pa
 
 def test_list_get_delete(kept: Kept) -> None:
     first, second = kept.backup(), kept.backup()
+    (kept.data_dir / "backups" / "backup-by-hand").mkdir()
 
     assert {manifest.backup_id for manifest in kept.backups.list()} == {first, second}
     assert kept.backups.get(first).databases[0]["name"] == "plant"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from openapi_spec_validator import validate
 from openapi_spec_validator.validation.validators import OpenAPIV30SpecValidator
+from pydantic import BaseModel
 
 from arc.web.auth import PUBLIC
 from arc.web.openapi30 import downgrade
@@ -67,6 +69,14 @@ def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for operation in operations(document).values()]
 
     assert len(ids) == len(set(ids))
+
+
+def test_models_do_not_share_names() -> None:
+    """The description knows a model by its name alone: of two with one name it would show one in both places."""
+    of_ours = [model for model in BaseModel.__subclasses__() if model.__module__.startswith("arc.web.")]
+    counts = Counter(model.__name__ for model in of_ours)
+
+    assert not [name for name, count in counts.items() if count > 1]
 
 
 def test_token_schemes_are_declared(document: dict[str, Any]) -> None:
