@@ -1,7 +1,7 @@
 """Asking metrics: SQL in; JSON, Arrow, MessagePack or a stream out; and what there is to ask.
 
-    POST /query        -> ResultCache -> QueryEngine.run -> render
-    POST /query/stream -> QueryEngine.stream -> streams -> socket
+POST /query        -> ResultCache -> QueryEngine.run -> render
+POST /query/stream -> QueryEngine.stream -> streams -> socket
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from waitress.channel import ClientDisconnected
 
 from arc import clock
 from arc.errors import ArcError, Invalid, TimedOut
 from arc.metrics import names, packed, render
 from arc.metrics.cache import HIT, Answer, Key
 from arc.metrics.lake import literal, quoted
-from arc.metrics.query import Asker, ClientGone
+from arc.metrics.query import Asker
 from arc.metrics.streams import FORMATS
 from arc.web import errors, parse, samples
 from arc.web.auth import IDENTITY_KEY
@@ -460,8 +461,9 @@ def _until_gone(pieces: Iterator[bytes], stream: QueryStream) -> Iterator[bytes]
     """An error on the way cuts the connection, so that nobody takes a part for the whole."""
     try:
         yield from pieces
-    except ClientGone:
-        log.info("query %s: the client went away", stream.id)
+    except ArcError as exc:
+        log.info("query %s: %s", stream.id, exc)
+        raise ClientDisconnected from exc  # what makes Waitress close a connection without further ado
 
 
 def _no_estimate(exc: ArcError) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,24 @@ def test_client_that_leaves_a_stream_ends_its_query(filled: ArcServer, client: C
 
     wait_until(lambda: not active(client), "the query ends")
     assert [query["sql"] for query in running] == ["SELECT * FROM range(1000000000)"]
+
+
+def test_cancelled_stream_is_cut_off(filled: ArcServer, client: Connection) -> None:
+    with socket.create_connection(("127.0.0.1", filled.port)) as reader:
+        body = b'{"sql": "SELECT * FROM range(1000000000)"}'
+        head = f"POST /query/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {filled.token}\r\nContent-Length: "
+        reader.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
+        reader.settimeout(30)
+        assert reader.recv(12) == b"HTTP/1.1 200"
+        [query] = wait_until(lambda: active(client), "the stream runs")
+
+        client.request("DELETE", f"/api/v1/queries/{query['id']}")
+
+        end = b""
+        while piece := reader.recv(2**20):
+            end = (end + piece)[-5:]
+    assert end != b"0\r\n\r\n"  # the chunk that says an answer is complete
+    assert "Traceback" not in filled.stderr
 
 
 # ---------------------------------------------------------------------------------------------- estimates
