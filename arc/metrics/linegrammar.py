@@ -29,6 +29,8 @@ _PIECES = {
     separator: re.compile(rf'(?:[^{separator}\\"]++|\\.?|"(?:[^"\\]++|\\.?)*+(?:"|\Z))++', re.DOTALL)
     for separator in " ,"
 }
+_UNQUOTED = {separator: re.compile(rf"(?:[^{separator}\\]++|\\.?)++", re.DOTALL) for separator in " ,"}
+_QUOTED_TAG = re.compile(r'(?:^|[,=])"')
 _KEY_AND_VALUE = re.compile(r"((?:[^=\\]++|\\.)*+)=(.*)", re.DOTALL)
 ESCAPED = re.compile(r'\\([,= "\\])')
 _OPEN_END = re.compile(r"(?:[^\\]++|\\.)*+", re.DOTALL)  # matches all unless the last character is escaped
@@ -96,12 +98,18 @@ class LineParser:
         line = line.strip(WHITE)
         if not line or line[0] == "#":
             return None
-        words = _split(line, " ")
         if line[0] == ",":
             raise BadLine("missing measurement")
+        head = _UNQUOTED[" "].findall(line)[0] if '"' in line else ""
+        if '"' not in head or _QUOTED_TAG.search(head):
+            words = _split(line, " ")
+            return self._point(words, *self._head(words[0]))
+        # Inside of a tag a quote is a sign like any other: size=5"
+        return self._point([head, *_split(line[len(head) :], " ")], *_measurement_and_tags(_UNQUOTED[","], head))
+
+    def _point(self, words: list[str], measurement: str, tags: dict[str, str]) -> Point:
         if len(words) < 2:
             raise BadLine("missing fields")
-        measurement, tags = self._head(words[0])
         fields = _fields(words[1])
         time_us = self._time_us(words[2]) if len(words) > 2 else self._received_us
         return Point(measurement, time_us, tags, fields, self._names_of(tags, fields))
@@ -110,8 +118,7 @@ class LineParser:
         """Measurement and tags; they come again in many lines."""
         head = self._heads.get(word)
         if head is None:
-            measurement, *pieces = _split(word, ",")
-            head = self._heads[word] = (_unescape(measurement), _tags(pieces))
+            head = self._heads[word] = _measurement_and_tags(_PIECES[","], word)
         return head
 
     def _names_of(self, tags: dict[str, str], fields: dict[str, Value]) -> Names:
@@ -132,6 +139,11 @@ class LineParser:
         if not MIN_US <= us <= MAX_US:
             raise BadLine(f"timestamp {value} is outside the years 0001-9999")
         return us
+
+
+def _measurement_and_tags(pieces: re.Pattern[str], word: str) -> tuple[str, dict[str, str]]:
+    measurement, *tags = pieces.findall(word)
+    return _unescape(measurement), _tags(tags)
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -58,10 +58,10 @@ class TestVersion1:
     def test_points_as_dicts(self, v1, client):
         point = {"measurement": "dicts", "tags": {"host": "a b"}, "time": NOON_TEXT, "fields": {"v": 1.5, "n": 2}}
 
-        assert v1.write_points([point, {**point, "tags": {"host": "c,d=e"}}], time_precision="s")
+        assert v1.write_points([point, {**point, "tags": {"host": 'c,d=5"'}}], time_precision="s")
 
         rows = client.query("SELECT time, host, v, n FROM plant.dicts ORDER BY host")
-        assert rows == [[NOON_TEXT, "a b", 1.5, 2], [NOON_TEXT, "c,d=e", 1.5, 2]]
+        assert rows == [[NOON_TEXT, "a b", 1.5, 2], [NOON_TEXT, 'c,d=5"', 1.5, 2]]
 
     def test_points_as_lines_compressed(self, server, client):
         with influxdb.InfluxDBClient("127.0.0.1", server.port, "u", TOKEN, database="plant", gzip=True) as v1:

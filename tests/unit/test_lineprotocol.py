@@ -247,10 +247,10 @@ def test_line_numbers_count_newlines_inside_texts():
 
 
 def test_a_quote_in_a_tag_does_not_swallow_the_next_line():
-    lines = decode('m,size=5" v=1\nm,size=5" v=2\nm,size=" v=3\nm v="x"')
+    lines = decode('m,size=5" v=1\nm,size=5" v=2\nm,size=" v=3\nm w="x"')
 
-    assert [rejected.reason for rejected in lines.rejected] == ["missing fields"] * 3
-    assert [row["v"] for row in rows_of(lines)] == ["x"]
+    assert [(rejected.line_number, rejected.reason) for rejected in lines.rejected] == [(3, "missing fields")]
+    assert [(row.get("v"), row.get("w")) for row in rows_of(lines)] == [(1.0, None), (2.0, None), (None, "x")]
 
 
 def test_a_text_over_lines_may_be_followed_by_more():
@@ -439,3 +439,18 @@ def test_reading_together_changes_nothing(body, precision):
 @given(st.lists(st.text('ab1i, =\\"\n\r#t.é', max_size=12), min_size=1, max_size=8).map("\nm a=1\n".join))
 def test_reading_together_changes_nothing_of_nonsense(body):
     check_ways_agree(f"m a=1\n{body}".encode())
+
+
+@pytest.mark.parametrize(
+    ("line", "tag", "field"),
+    [
+        ('m,t=5"\\ disk v="x" 1', '5" disk', "x"),
+        ('m,t=5" v="x y",w=1', '5"', "x y"),
+        ('m,t=a"b"c v=1i', 'a"b"c', 1),
+        ('m,t="a b" v=1i', '"a b"', 1),
+    ],
+)
+def test_quotes_in_tags_are_kept_as_the_clients_of_influxdb_send_them(line, tag, field):
+    row = one_row(line)
+
+    assert (row["t"], row["v"]) == (tag, field)
