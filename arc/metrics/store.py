@@ -173,8 +173,8 @@ class MetricStore:
         self._buffer = WriteBuffer()
         self._lake_version = 0
         self._dropped_us = 0  # when a database was dropped last
-        self._writes: dict[Key, int] = {}  # number of batches by measurement
-        self._changes = 0  # by upkeep
+        self._writes: dict[Key, int] = {}  # number of batches, or changes by upkeep, by measurement
+        self._changes = 0  # by upkeep, of any measurement
         self._flusher = _Flusher(self)
         self.wal = WriteAheadLog(
             data_dir / "wal",
@@ -272,10 +272,11 @@ class MetricStore:
                 raise Unavailable(f"flush failed: {exc}", _SPACE_RETRY_AFTER_S) from exc
 
     @contextmanager
-    def upkeep(self) -> Iterator[Lake]:
+    def upkeep(self, only: tuple[str, str] | None = None) -> Iterator[Lake]:
         """The lake, to change how rows lie in it or which stay: one part of upkeep at a time.
 
-        Queries see what it committed as soon as it is left.
+        Queries see what it committed as soon as it is left. only: the measurement (database, name) whose rows may
+        change; without it all may, and no cached answer outlives that.
         """
         self._check_ready()
         with self._changing:
@@ -284,14 +285,14 @@ class MetricStore:
             finally:
                 with self._flushing, self._lock:  # not amid a flush, whose rows would be seen in the buffer too
                     self._lake_version = self.lake.version
-                    self._changes += 1
+                    self._note_change(only)
 
     def replace_rows(self, database: str, batch: Batch, stale: str) -> None:
         """Put rows into the lake in place of those that `stale` (SQL) is true for, at once and without the WAL.
 
         For rows that can be made again: that is what makes up for a crash before the commit. Raises Invalid.
         """
-        with self.upkeep() as lake, self._flushing:
+        with self.upkeep((database, batch.measurement)) as lake, self._flushing:
             [(key, batch)] = self._reserve(database, [batch])
             schema = self._schemas[key]
             path = lake.write_file(schema, rows_as_table(schema, [batch.columns])) if batch.rows else None
@@ -339,6 +340,13 @@ class MetricStore:
         del self._databases[folded]
         self._dropped_us = clock.now_us()
         self._lake_version = self.lake.version
+
+    def _note_change(self, only: tuple[str, str] | None) -> None:
+        if only is None:
+            self._changes += 1
+        else:
+            key = (only[0].casefold(), only[1].casefold())
+            self._writes[key] = self._writes.get(key, 0) + 1
 
     def stamps(self, wanted: Iterable[tuple[str, str]]) -> tuple[int, ...]:
         """Numbers that are others once the rows of one of these measurements (database, name) have changed.

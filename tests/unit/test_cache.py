@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
 from arc.metrics.cache import BYPASS, HIT, MISS, Answer, CacheOptions, CacheSweeper, Fetched, Key, ResultCache
 from arc.metrics.guard import Plan
+from arc.metrics.msgpackpoints import decode_msgpack
 from arc.metrics.sqltext import Listing
+from arc.metrics.store import MetricStore, StoreOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 CPU = Plan(tables=(("default", "cpu"),))
 
@@ -178,3 +182,64 @@ def test_cache_says_what_is_amiss() -> None:
 
     assert low.startswith("Low hit rate")
     assert evictions.startswith("Many evictions")
+
+
+# ---------------------------------------------------------------------------------------------- the store's stamps
+
+
+CPU_AND_MEM = (("default", "cpu"), ("default", "mem"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MetricStore]:
+    store = MetricStore(tmp_path, StoreOptions(buffer_age_s=3600.0, threads=1))
+    store.start()
+    yield store
+    store.close()
+
+
+def stamps(store: MetricStore) -> list[tuple[int, ...]]:
+    return [store.stamps([table]) for table in CPU_AND_MEM]
+
+
+def write(store: MetricStore, measurement: str) -> None:
+    store.write_msgpack(
+        msgpack.packb({"m": measurement, "columns": {"time": [1_700_000_000_000], "v": [1]}}), "default"
+    )
+
+
+def test_write_changes_the_stamps_of_its_measurement(store: MetricStore) -> None:
+    cpu, mem = stamps(store)
+    write(store, "CPU")
+
+    assert stamps(store)[0] != cpu
+    assert stamps(store)[1] == mem
+
+
+def test_flush_changes_no_stamps(store: MetricStore) -> None:
+    write(store, "cpu")
+    before = stamps(store)
+    store.flush()
+
+    assert stamps(store) == before
+
+
+def test_replaced_rows_change_the_stamps_of_their_measurement(store: MetricStore) -> None:
+    cpu, mem = stamps(store)
+    [batch] = decode_msgpack(msgpack.packb({"m": "cpu", "columns": {"time": [1_700_000_000_000], "v": [1]}}), 0)
+    store.replace_rows("default", batch, "false")
+
+    assert stamps(store)[0] != cpu
+    assert stamps(store)[1] == mem
+
+
+def test_upkeep_and_drop_change_all_stamps(store: MetricStore) -> None:
+    write(store, "cpu")
+    first = stamps(store)
+    with store.upkeep():
+        pass
+    second = stamps(store)
+    store.drop_database("default")
+    third = stamps(store)
+
+    assert all(len({one, two, three}) == 3 for one, two, three in zip(first, second, third, strict=True))
