@@ -85,6 +85,7 @@ def test_bad_lines_are_left_out_and_counted(client):
 
     assert client.query("SELECT v FROM partly ORDER BY time") == [[1.0], [4.0]]
     assert stats(client)["lines_rejected"] == before + 2
+    assert client.request("GET", "/api/v1/metrics").json()["ingest_lines_rejected_total"] == before + 2
 
 
 def test_strict_reports_bad_lines_after_storing_the_good_ones(client):

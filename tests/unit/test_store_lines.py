@@ -96,6 +96,24 @@ def test_stored_type_decides_between_lines_of_one_body(store):
     assert [row["v"] for row in buffered(store)] == ["stored", "good"]
 
 
+def test_line_that_lost_a_race_for_the_type_of_its_column_is_rejected(store, monkeypatch):
+    known, asked = store.schema, []
+
+    def schema(database, measurement):
+        before = known(database, measurement)
+        if not asked:
+            asked.append(measurement)
+            store.write_lines(b'm v="text" 1', "default", "s")
+        return before
+
+    monkeypatch.setattr(store, "schema", schema)
+
+    done = store.write_lines(b"m v=1 2\nm w=1 3", "default", "s")
+
+    assert [(line.line_number, line.reason) for line in done.rejected] == [(1, 'column "v": cannot mix text and float')]
+    assert [row.get("v") for row in buffered(store)] == ["text", None]
+
+
 def test_replay_does_not_depend_on_the_type_a_column_had_when_it_was_written(store, stores, tmp_path):
     store.write_msgpack(msgpack.packb({"m": "m", "t": 1, "fields": {"v": "text"}}), "default")
     store.write_lines(b'm v=2 2\nm v="b",w=1i 3\nm w=2.5 4', "default", "s")
