@@ -24,6 +24,7 @@ LEXEME = re.compile(
       | (?P<other>.)""",
     re.DOTALL | re.VERBOSE,
 )
+_NEEDS_QUOTES = re.compile(r"(?i)`|\bdefault\s*\.")
 _EXPLAIN = re.compile(r"(?i)explain(?: analyze| \( format (?:text|json) \))?")
 
 
@@ -69,13 +70,17 @@ def statements_of(sql: str) -> list[list[Lexeme]]:
 
 
 def with_double_quotes(sql: str) -> str:
-    """Names in back quotes, which DuckDB does not know, in double quotes."""
-    if "`" not in sql:
+    """Names in back quotes, which DuckDB does not know, and the database `default`, a keyword, in double quotes."""
+    if not _NEEDS_QUOTES.search(sql):
         return sql
     pieces = list(sql)
-    for kind, text, start in lexemes_of(sql):
+    lexemes = list(lexemes_of(sql))
+    for (kind, text, start), (_, following, _) in zip(lexemes, [*lexemes[1:], Lexeme("other", "", 0)], strict=True):
+        last = start + len(text) - 1
         if kind == "quoted" and text[0] == "`" and '"' not in text:
-            pieces[start] = pieces[start + len(text) - 1] = '"'
+            pieces[start] = pieces[last] = '"'
+        elif kind == "word" and text.lower() == "default" and following == ".":
+            pieces[start], pieces[last] = f'"{pieces[start]}', f'{pieces[last]}"'
     return "".join(pieces)
 
 

@@ -44,6 +44,7 @@ def refusal(guard: Guard, sql: str) -> str:
         ("TABLE cpu", ["default.cpu"]),
         ('SELECT * FROM "my-db"."m-1"', ["my-db.m-1"]),
         ("SELECT `a` FROM `my-db`.`m-1`", ["my-db.m-1"]),
+        ("SELECT default.cpu.a FROM default.cpu, Default . mem", ["default.cpu", "Default.mem"]),
         ("SELECT * FROM a.cpu JOIN b.cpu USING (host)", ["b.cpu", "a.cpu"]),
         ("SELECT * FROM cpu, cpu c2, LATERAL (SELECT * FROM mem WHERE mem.n = cpu.n)", ["default.mem", "default.cpu"]),
         ("SELECT (SELECT max(n) FROM mem) FROM range(3)", ["default.mem"]),

@@ -101,8 +101,8 @@ class ContinuousQuery:
         """Windows that are over by now and have not been processed; the first may be shorter than an interval."""
         length = self.interval_us
         start = self.last_processed_at
-        if start is None:
-            start = (now_us - max(_FIRST_WINDOW_US, length)) // length * length
+        if start is None:  # counted from the last change, as a failed first window must not be passed over
+            start = (self.updated_at - max(_FIRST_WINDOW_US, length)) // length * length
         while (end := (start // length + 1) * length) <= now_us:
             yield start, end
             start = end
