@@ -93,7 +93,8 @@ def test_swagger_ui_runs_a_query_with_the_token_it_was_given(page: Page) -> None
 
     answer.wait_for()
     assert "SELECT * FROM cpu" in example
-    assert operation.locator(".live-responses-table .response .response-col_status").first.inner_text().strip().startswith("200")
+    status = operation.locator(".live-responses-table .response .response-col_status").first
+    assert status.inner_text().strip().startswith("200")
     assert json.loads(answer.inner_text())["data"] == [["server01", 45.2]]
 
 
