@@ -27,6 +27,7 @@ class Rig:
 
     def __init__(self, data_dir: Path, **options: str) -> None:
         self.data_dir = data_dir
+        data_dir.mkdir(exist_ok=True)
         self.config = config.load(None, {}, options)
         self.db = open_database(data_dir)
         self._open()
