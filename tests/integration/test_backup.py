@@ -37,7 +37,7 @@ def arc(*args: str | Path, server: ArcServer | None = None, status: int = 0) -> 
 
 
 class Load:
-    """Writers that number their requests, and a flusher; each request writes to two measurements."""
+    """Writers that number their requests, flushes, compactions; each request writes to two measurements."""
 
     def __init__(self, server: ArcServer) -> None:
         self._server = server
@@ -73,6 +73,7 @@ class Load:
         with self._server.connect() as connection:
             while not self._stop.wait(0.05):
                 connection.flush()
+                connection.request("POST", "/api/v1/compaction/trigger", {})  # 409 while the last one runs
 
 
 def payload(request: int, rows: int) -> list[dict[str, Any]]:
@@ -114,7 +115,7 @@ def backed_up(connection: Connection) -> str:
 def test_a_backup_under_load_holds_what_was_acknowledged_before_it(
     make_server: Callable[..., ArcServer], tmp_path: Path
 ) -> None:
-    server = make_server().start()
+    server = make_server(options={"compaction.hourly_min_files": "2"}).start()
     taken = []
     with Load(server) as load, server.connect() as connection:
         for number in range(3):
@@ -124,6 +125,7 @@ def test_a_backup_under_load_holds_what_was_acknowledged_before_it(
                 before = set(load.acknowledged)
             backup_id = backed_up(connection)
             taken.append((number, server.data_dir / "backups" / backup_id, before, load.sent))
+        assert connection.request("GET", "/api/v1/compaction/stats").json()["total_files_compacted"] > 0
     server.kill9()
 
     for number, backup, before, sent in taken:
