@@ -210,8 +210,8 @@ class MetricStore:
                 return
             self._is_closed = True
             try:
-                if was_ready:  # after a replay that failed half-way a flush would pass for one of the whole log
-                    self.flush()
+                if was_ready:
+                    self._flush_or_refuse()
             except Unavailable:
                 log.error("store: the last flush failed; its rows stay in the WAL")
             self.wal.close()
@@ -261,8 +261,13 @@ class MetricStore:
         """Make every buffered row part of the lake; returns the number of rows.
 
         database, measurement: all is flushed whatever they say, as WAL segments cover all measurements.
-        Raises Unavailable when the disk has no space.
+        Raises Unavailable when the disk has no space, and while the log is replayed: a flush of what was read so
+        far would pass for one of the whole log.
         """
+        self._check_ready()
+        return self._flush_or_refuse()
+
+    def _flush_or_refuse(self) -> int:
         with self._flushing:
             try:
                 return self._flush()
