@@ -268,11 +268,13 @@ class Lake:
     def clean_up(self, before_us: int) -> int:
         """Forget snapshots made before an instant and remove files needed by none since; returns their number.
 
-        Hold no snapshot older than that. A backup, which holds the write lock, never meets a clean-up.
+        Hold no snapshot older than that. Removing files takes time, but it is nobody's concern any more, not even a
+        backup's: what is scheduled for removal is no part of any snapshot.
         """
         before = {"older_than": clock.rfc3339(before_us)}
-        with self._write_lock, self._reading() as cursor:
-            cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => $older_than::TIMESTAMPTZ)", before)
+        with self._reading() as cursor:
+            with self._write_lock:
+                cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => $older_than::TIMESTAMPTZ)", before)
             removed = cursor.execute(
                 "CALL ducklake_cleanup_old_files('lake', older_than => $older_than::TIMESTAMPTZ)", before
             )
@@ -321,6 +323,15 @@ class Lake:
             f"ATTACH {literal(f'ducklake:{self.directory}/{CATALOG_FILE}')} AS lake "
             f"(DATA_PATH {literal(str(self.files))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0)"
         )
+        self._set_options()
+
+    def _set_options(self) -> None:
+        """How DuckLake writes files, those of compaction for one: version 2 of Parquet takes 40 % less space."""
+        compression = "uncompressed" if self._compression == "none" else self._compression
+        known = dict(self._connection.execute("SELECT option_name, value FROM lake.options()").fetchall())
+        for name, value, shown in (("parquet_version", "2", "V2"), ("parquet_compression", compression, compression)):
+            if known.get(name) != shown:
+                self._connection.execute(f"CALL lake.set_option({literal(name)}, {literal(value)})")
 
     def _read_position(self) -> None:
         with self._reading() as cursor:

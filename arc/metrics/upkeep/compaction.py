@@ -220,7 +220,7 @@ class Compaction(PeriodicLoop):
 
     def _run_job(self, cycle: Cycle, tier: Tier, table: Table) -> bool:
         """Whether there was anything to do."""
-        files = files_of(self._store.lake, *table).get(table, [])
+        files = self._files(table)
         if not worn(files, tier.sizes) and not worthwhile(files, tier.sizes, clock.now_us()):
             return False
         job_id = self.jobs.start(cycle.id, *table, tier.name, clock.now_us())
@@ -237,20 +237,23 @@ class Compaction(PeriodicLoop):
         self.jobs.change(job_id, **outcome, **progress.values(), completed_at=clock.now_us())
         return True
 
+    def _files(self, table: Table) -> list[StoredFile]:
+        return files_of(self._store.lake, *table).get(table, [])
+
     def _compact(self, sizes: Sizes, table: Table, progress: _Progress, job_id: int) -> None:
-        conflicts = 0
+        conflicts, files = 0, self._files(table)
         while not self._stop.is_set():
-            before = files_of(self._store.lake, *table).get(table, [])
-            started_s, bad = time.monotonic(), len(progress.bad)
+            started_s, bad, before = time.monotonic(), len(progress.bad), files
             try:
                 self._one_step(sizes, table, before, progress)
             except duckdb.TransactionException:
                 conflicts += 1
                 if conflicts > _CONFLICTS:
                     raise
+                files = self._files(table)
                 continue
-            is_changed = progress.note(before, files_of(self._store.lake, *table).get(table, []))
-            if not is_changed and len(progress.bad) == bad:
+            files = self._files(table)
+            if not progress.note(before, files) and len(progress.bad) == bad:
                 return
             self.jobs.change(job_id, **progress.values())
             self._stop.wait(time.monotonic() - started_s)
