@@ -23,6 +23,7 @@ check: $(VENV)/tested
 bench: $(VENV)/tested
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.query
+	$(BIN)/python -m bench.compaction
 
 crash: $(VENV)/tested
 	ARC_CRASH_ROUNDS=100 $(BIN)/python -m pytest tests/integration/test_crash.py

@@ -4,7 +4,7 @@ First line: the machine. Then one JSON line:
     files_before, files_after  files of a measurement made of many small ones
     seconds                    from the trigger until its cycle ended, under load
     rows_per_s_without, rows_per_s_with, ratio   what the writers of another measurement got acknowledged, before
-                               compaction and during it; slices of a few seconds each
+                               compaction and during it; slices of some seconds each
     p99_ms_without, p99_ms_with   time of one of their requests
     peak_mb_without, peak_mb_with highest resident memory of the server before the trigger and at the end
     exact                      whether count(*) of both measurements is right afterwards
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from tests.integration.server import Connection
 
 ROWS = 1_000  # of a small file
-SLICE_S = 3.0
 AT_ONCE = 500  # files per commit
 NEVER = "0 0 29 2 *"
 LOAD = next(case for case in bodies.CASES if case.name == "columnar-1000")
@@ -72,10 +71,10 @@ def prepare(data_dir: Path, count: int) -> None:
         store.close()
 
 
-def load_while(condition: Any, port: int, requests: list[bytes], senders: int) -> list[Sent]:
+def load_while(condition: Any, port: int, requests: list[bytes], senders: int, seconds: float) -> list[Sent]:
     slices = []
     while condition(len(slices)):
-        slices.append(run_senders(port, requests, senders, SLICE_S))
+        slices.append(run_senders(port, requests, senders, seconds))
     return slices
 
 
@@ -97,20 +96,20 @@ def files_of(connection: Connection, name: str) -> int:
     return sum(each["file_count"] for each in found if each["measurement"] == name)
 
 
-def run(files: int, senders: int, under: str | None) -> dict[str, Any]:
+def run(files: int, senders: int, seconds: float, under: str | None) -> dict[str, Any]:
     requests = [http_request(LOAD, LOAD.make(random.Random(n), LOAD.rows)) for n in range(LOAD.bodies)]
     options = {"compaction.hourly_schedule": NEVER, "compaction.daily_schedule": NEVER}
     with tempfile.TemporaryDirectory(prefix="arc-bench-", dir=under) as folder:
         data_dir = Path(folder) / "data"
         prepare(data_dir, files)
         with ArcServer(data_dir, options) as server, server.connect(timeout_s=600) as connection:
-            warm_up = load_while(lambda done: done < 1, server.port, requests, senders)
-            without = load_while(lambda done: done < 3, server.port, requests, senders)
+            warm_up = load_while(lambda done: done < 1, server.port, requests, senders, seconds)
+            without = load_while(lambda done: done < 3, server.port, requests, senders, seconds)
             files_before, before = files_of(connection, "small"), usage(server.pid)
             started_s = time.monotonic()
             connection.request("POST", "/api/v1/compaction/hourly", {"measurement": "small"})
-            during = load_while(lambda _: is_running(connection), server.port, requests, senders)
-            seconds = time.monotonic() - started_s
+            during = load_while(lambda _: is_running(connection), server.port, requests, senders, seconds)
+            took_s = time.monotonic() - started_s
             after = usage(server.pid)
             slices = [*warm_up, *without, *during]
             written = sum(sum(sent.acknowledged) for sent in slices) * LOAD.rows
@@ -120,7 +119,7 @@ def run(files: int, senders: int, under: str | None) -> dict[str, Any]:
     return {
         "files_before": files_before,
         "files_after": files_after,
-        "seconds": round(seconds, 1),
+        "seconds": round(took_s, 1),
         "rows_per_s_without": round(rate(without)),
         "rows_per_s_with": round(rate(during)),
         "ratio": round(rate(during) / rate(without), 2),
@@ -137,11 +136,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compaction", description="What compaction does and costs.")
     parser.add_argument("--files", type=int, default=5_000, help="small files to begin with, of 1,000 rows each")
     parser.add_argument("--senders", type=int, default=8, help="connections that write without a pause")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a slice of load")
     parser.add_argument("--data", help="folder for the server's data directory; default: the system's for such")
     parser.add_argument("--json", help="file to append the JSON lines to, beside printing them")
     options = parser.parse_args()
     report(options.json, bench="compaction", senders=options.senders, **machine())
-    result = run(options.files, options.senders, options.data)
+    result = run(options.files, options.senders, options.seconds, options.data)
     report(options.json, **result)
     return int(not result["exact"] or bool(result["errors"]))
 

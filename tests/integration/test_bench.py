@@ -37,3 +37,13 @@ def test_query_compares_with_plain_duckdb(tmp_path: Path) -> None:
     assert case["case"] == "count"
     assert case["files"] == 1
     assert case["http_ms"] > 0
+
+
+def test_compaction_counts_files_and_rows(tmp_path: Path) -> None:
+    arguments = ("--files", "30", "--senders", "2", "--seconds", "0.3", "--data", str(tmp_path))
+
+    _, case = lines_of("bench.compaction", *arguments)
+
+    assert (case["files_before"], case["files_after"]) == (30, 1)
+    assert case["exact"] is True
+    assert case["errors"] == []

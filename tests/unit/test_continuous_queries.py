@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc import clock
-from arc.errors import Invalid, NotFound
+from arc.errors import Cancelled, Invalid, NotFound
 from tests.unit.rig import DAY, HOUR, NOW, SECOND, Rig
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def test_missed_windows_are_made_up_for_one_by_one(rig: Rig) -> None:
     assert rig.upkeep.continuous.queries.get(number).last_processed_at == NOW + 5 * HOUR
 
 
-def test_a_window_that_fails_is_tried_again_after_an_interval(rig: Rig) -> None:
+def test_a_window_that_fails_is_tried_again_after_a_while(rig: Rig) -> None:
     number = create(rig, query="SELECT count(*) AS n FROM cpu WHERE later = 1").id
     write(rig, -0.5)
     continuous = rig.upkeep.continuous
@@ -238,8 +238,8 @@ def test_a_window_that_fails_is_tried_again_after_an_interval(rig: Rig) -> None:
     assert continuous.step(now_us + SECOND) == 0
     assert len(continuous.queries.executions(number, 10)) == 1
     rig.write(time=[NOW - HOUR // 2], later=[1])
-    assert continuous.step(now_us + HOUR) == 2
-    assert stored(rig) == [(-1, 1), (0, 0)]
+    assert continuous.step(now_us + 60 * SECOND) == 1
+    assert stored(rig) == [(-1, 1)]
 
 
 def test_a_crash_after_the_commit_leaves_no_row_twice(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,6 +254,19 @@ def test_a_crash_after_the_commit_leaves_no_row_twice(rig: Rig, monkeypatch: pyt
     assert rig.upkeep.continuous.step(NOW + 20 * SECOND) == 1
     assert stored(rig) == [(-1, 1)]
     assert rig.upkeep.continuous.queries.get(number).last_records_written == 1
+
+
+def test_a_run_broken_off_by_a_stop_leaves_no_trace(rig: Rig) -> None:
+    number = create(rig, query="SELECT count(*) AS n FROM cpu, range(100000) a, range(100000) b").id
+    write(rig, -0.5)
+    rig.queries.start()
+    rig.upkeep.continuous.stop()
+
+    with pytest.raises(Cancelled):
+        rig.upkeep.continuous.execute(number, NOW)
+
+    assert rig.upkeep.continuous.queries.executions(number, 5) == []
+    assert [info.measurement for info in rig.store.measurements()] == ["cpu"]
 
 
 def test_intervals_below_ten_seconds_are_ten(rig: Rig) -> None:

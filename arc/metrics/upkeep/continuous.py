@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _CHECK_S = 1.0
 LEAST_INTERVAL_US = 10 * clock.US_PER_S
 _FIRST_WINDOW_US = 3600 * clock.US_PER_S  # how far back a query begins that never ran
+_RETRY_US = 60 * clock.US_PER_S
 _PASS_S = 60.0  # one query catches up for at most so long before others have their turn
 QUERY, START, END = "_query", "_window_start", "_window_end"  # the marks
 _PLACEHOLDER = re.compile(r"'\{(start|end)_time\}'|\{(start|end)_time\}")
@@ -209,8 +210,8 @@ class ContinuousQueries(PeriodicLoop):
         return sum(self._catch_up(query, ready_us, now_us) for query in self.queries.all() if query.is_active)
 
     def _catch_up(self, query: ContinuousQuery, ready_us: int, now_us: int) -> int:
-        """A window that fails is tried again when an interval has passed, and holds back those after it."""
-        if query.last_execution_status == FAILED and now_us < (query.last_execution_at or 0) + query.interval_us:
+        """A window that fails is tried again after a while, and holds back those after it."""
+        if query.last_execution_status == FAILED and now_us < (query.last_execution_at or 0) + _RETRY_US:
             return 0
         done, until_s = 0, time.monotonic() + _PASS_S
         for start_us, end_us in query.windows(ready_us):
@@ -241,7 +242,8 @@ class ContinuousQueries(PeriodicLoop):
         finally:
             took_s = round(time.monotonic() - started_s, 6)
             status = FAILED if failure is not None else DRY_RUN if dry_run else COMPLETED
-            if not dry_run:
+            is_broken_off = failure is not None and self._stop.is_set()
+            if not dry_run and not is_broken_off:  # else the next start does it
                 self._record(query, execution_id, status, start_us, end_us, now_us, records, took_s, failure)
         return Run(execution_id, status, start_us, end_us, records, took_s, now_us, sql)
 
@@ -249,7 +251,9 @@ class ContinuousQueries(PeriodicLoop):
         """Ask, and put the rows in place of those an earlier run wrote; returns their number."""
         window = None if _PLACEHOLDER.search(query.query) else query.window(start_us, end_us)
         timeout_s = self.options.timeout_s
-        result = self._engine.run(sql, database=query.database, timeout_s=timeout_s, window=window)
+        result = self._engine.run(
+            sql, database=query.database, is_gone=self._stop.is_set, timeout_s=timeout_s, window=window
+        )
         batch = _batch(query, result.table, start_us, end_us)
         destination = self._store.schema(query.database, query.destination_measurement)
         if not dry_run and (batch.rows or destination.in_lake):
