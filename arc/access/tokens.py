@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import threading
 import time
@@ -21,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from arc import clock
 from arc.db.tables import api_tokens
-from arc.errors import Denied, Invalid, NotFound, Unauthenticated
+from arc.errors import Denied, Invalid, NotFound, Unauthenticated, Unavailable
 from arc.loop import PeriodicLoop
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from arc.db.engine import Database
+
+log = logging.getLogger(__name__)
 
 PERMISSIONS = ("read", "write", "delete", "admin", "agent")
 ADMIN_PERMISSIONS = ("read", "write", "delete", "admin")
@@ -298,7 +301,10 @@ class LastUsedWriter(PeriodicLoop):
 
     def stop(self, timeout_s: float = 10.0) -> None:
         super().stop(timeout_s)
-        self._tokens.write_last_used()
+        try:
+            self._tokens.write_last_used()
+        except Unavailable as error:  # a stop on a full disk is still a clean one
+            log.warning("token-use: the last times of use are not stored: %s", error)
 
 
 def _insert(tx: Connection, secret: str, **values: Any) -> Token:

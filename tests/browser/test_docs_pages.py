@@ -121,7 +121,7 @@ def test_redoc_searches_and_shows_samples_in_four_languages(page: Page) -> None:
 
 def test_redoc_hands_out_the_document(page: Page, server: ArcServer) -> None:
     page.goto("/redoc")
-    link = page.get_by_role("link", name="Download")
+    link = page.get_by_role("link", name="Download", exact=True)
     link.wait_for()
 
     with page.expect_download() as download:
