@@ -8,6 +8,7 @@ no server starts on half of it.
 from __future__ import annotations
 
 import shutil
+import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,9 @@ class NotEmpty(Conflict):
 def restore(stream: Stream, data_dir: Path) -> Generator[int, None, Manifest]:
     """Fill an empty data directory; yields bytes as they are done and returns what the backup said of itself.
 
-    Raises BadBackup, NotEmpty, DataDirInUse; then the directory is as empty as before.
+    Raises BadBackup, NotEmpty, DataDirInUse; then the directory is as empty as before, and a new one is gone.
     """
+    is_new = not data_dir.exists()
     with datadir.locked(datadir.create(data_dir)):
         if any(path.name not in _HARMLESS for path in data_dir.iterdir()):
             raise NotEmpty(data_dir)
@@ -46,6 +48,10 @@ def restore(stream: Stream, data_dir: Path) -> Generator[int, None, Manifest]:
             yield from archive.unpack(stream, stage)
             manifest = Manifest.read(stage)
             _put_in_place(stage, data_dir)
+        except BaseException:
+            if is_new:
+                shutil.rmtree(data_dir, ignore_errors=True)
+            raise
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     return manifest
@@ -63,6 +69,8 @@ def opened(backup: Path) -> Iterator[tuple[int, Stream]]:
     except OSError as error:
         raise BadBackup(f"{backup}: {error.strerror}") from None
     with file:
+        if not tarfile.is_tarfile(file):
+            raise BadBackup(f"{backup} is no backup, which is a directory or a tar file")
         yield size, file
 
 

@@ -168,13 +168,13 @@ class Backups:
                     raise ArcError("the server was stopped")
         except Exception as error:  # it must end in the status, as nobody waits for the thread
             log.exception("backup %s failed", progress.backup_id)
-            progress.error, progress.status = str(error), "failed"
+            progress.error, ending = str(error), "failed"
         else:
-            progress.status = "completed"
+            ending = "completed"
             log.info("backup %s: %d files, %d bytes", progress.backup_id, progress.total_files, progress.total_bytes)
-        finally:
-            progress.completed_at = clock.now_us()
-            self._end()
+        progress.completed_at = clock.now_us()
+        self._end()
+        progress.status = ending  # last: who reads it may fetch the backup at once
 
     @contextmanager
     def _alone(self, operation: str) -> Iterator[None]:

@@ -181,7 +181,10 @@ def delete_backup(path: BackupPath) -> Response:
 
 @surface.api("POST", "/api/v1/backup/restore", needs="admin", answers={}, errors=[404, 409])
 def restore_backup(body: RestoreRequest) -> Response:
-    """Always 409: a running server is not written over. The text names the command that restores the backup."""
+    """Refused, as a running server is not written over: 409, whose text names the command that restores the backup.
+
+    400 without `confirm`, 404 for an unknown backup.
+    """
     if not body.confirm:
         raise Invalid('Restoring needs "confirm": true')
     path = parts().backups.path(body.backup_id)

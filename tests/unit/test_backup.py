@@ -219,6 +219,20 @@ def test_one_operation_at_a_time(kept: Kept) -> None:
     kept.backups.delete(done)
 
 
+def test_a_backup_can_be_fetched_as_soon_as_it_is_completed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, end = [], kept.backups._end
+
+    def look_then_end() -> None:
+        progress = kept.backups.status()
+        seen.append(progress and progress.status)
+        end()
+
+    monkeypatch.setattr(kept.backups, "_end", look_then_end)
+    kept.backup()
+
+    assert seen == ["running"]
+
+
 def test_a_failed_backup_says_why_and_leaves_nothing(kept: Kept) -> None:
     def fail() -> None:
         raise OSError("no space")
@@ -308,13 +322,13 @@ def test_packed_files_are_unpacked(packed: dict[str, bytes], tmp_path: Path) -> 
         lambda files: {},
     ],
 )
-def test_a_damaged_backup_is_refused_and_leaves_an_empty_directory(
+def test_a_damaged_backup_is_refused_and_leaves_no_directory(
     packed: dict[str, bytes], tmp_path: Path, damage: Callable[[dict[str, bytes]], dict[str, bytes]]
 ) -> None:
     with pytest.raises(BadBackup):
         list(restore(tar(damage(packed)), tmp_path / "new"))
 
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock"}
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -351,6 +365,15 @@ def test_what_is_no_backup(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"version": 99, "arc_version": "9"}')
     with pytest.raises(BadBackup, match="made by a newer Arc"):
         Manifest.read(tmp_path)
+
+
+def test_a_failed_restore_leaves_an_empty_directory_that_was_there(packed: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+
+    with pytest.raises(BadBackup):
+        list(restore(io.BytesIO(tar(packed).getvalue()[:2000]), tmp_path / "new"))
+
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"lock"}
 
 
 def test_pieces_are_read_like_a_file() -> None:
