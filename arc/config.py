@@ -12,8 +12,11 @@ import json
 import re
 import tomllib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cronsim import CronSim, CronSimError
 
 from arc.errors import ConfigError
 
@@ -55,6 +58,7 @@ class Option:
         capitals. The value of a name that ends in `_mb` counts megabytes.
     choices: the values allowed; synonyms: other spellings of them.
     minimum, maximum: limits of a number; minimum of a str is its length unless it is empty.
+    check: raises ValueError for a value that keeps to all this and still does not do.
     """
 
     section: str
@@ -69,6 +73,7 @@ class Option:
     synonyms: Mapping[str, str] = field(default_factory=dict)
     minimum: float | None = None
     maximum: float | None = None
+    check: Callable[[Any], None] | None = None
 
     def __str__(self) -> str:
         return f"[{self.section}] {self.name}"
@@ -96,6 +101,8 @@ class Option:
         if self.choices:
             return self._choice(value)
         self._check_range(value)
+        if self.check:
+            self.check(value)
         return value
 
     def parse_text(self, text: str) -> Any:
@@ -115,6 +122,13 @@ class Option:
             raise ValueError(f"must be at least {self.minimum}{' characters' if is_text else ''}")
         if self.maximum is not None and amount > self.maximum:
             raise ValueError(f"must be at most {self.maximum}")
+
+
+def _check_cron(expression: str) -> None:
+    try:
+        next(CronSim(expression, datetime.now(UTC)))
+    except (CronSimError, StopIteration):
+        raise ValueError("must be a cron expression such as '5 * * * *' that comes due") from None
 
 
 SECTIONS = {
@@ -210,7 +224,7 @@ OPTIONS = (
     Option("compaction", "enabled", bool, True, "merge small files", aliases=("COMPACTION_ENABLED",)),
     Option("compaction", "max_files_per_batch", int, 250, "files merged in one transaction", minimum=2, maximum=10_000),
     Option("compaction", "hourly_enabled", bool, True, "merge small files into middle ones"),
-    Option("compaction", "hourly_schedule", str, "5 * * * *", "when, as a cron expression in UTC", minimum=1,
+    Option("compaction", "hourly_schedule", str, "5 * * * *", "when, as a cron expression in UTC", check=_check_cron,
            aliases=("compaction.schedule", "COMPACTION_SCHEDULE")),
     Option("compaction", "hourly_min_age_hours", float, 0.0, "leave files with younger rows alone", "hours", minimum=0,
            aliases=("compaction.min_age_hours", "COMPACTION_MIN_AGE_HOURS")),
@@ -220,7 +234,7 @@ OPTIONS = (
            "bytes", aliases=("compaction.target_file_size_mb", "COMPACTION_TARGET_FILE_SIZE_MB"), minimum=1024 * 1024),
     Option("compaction", "daily_enabled", bool, True, "merge middle files into large ones",
            aliases=("compaction.daily.enabled", "COMPACTION_DAILY_ENABLED")),
-    Option("compaction", "daily_schedule", str, "0 3 * * *", "when, as a cron expression in UTC", minimum=1,
+    Option("compaction", "daily_schedule", str, "0 3 * * *", "when, as a cron expression in UTC", check=_check_cron,
            aliases=("compaction.daily.schedule", "COMPACTION_DAILY_SCHEDULE")),
     Option("compaction", "daily_min_age_hours", float, 24.0, "leave files with younger rows alone", "hours", minimum=0,
            aliases=("compaction.daily.min_age_hours", "COMPACTION_DAILY_MIN_AGE_HOURS")),
@@ -230,7 +244,7 @@ OPTIONS = (
            "bytes", aliases=("compaction.daily.target_file_size_mb", "COMPACTION_DAILY_TARGET_FILE_SIZE_MB"),
            minimum=1024 * 1024),
     Option("retention", "enabled", bool, True, "carry out retention policies by themselves"),
-    Option("retention", "schedule", str, "0 3 * * *", "when, as a cron expression in UTC", minimum=1,
+    Option("retention", "schedule", str, "0 3 * * *", "when, as a cron expression in UTC", check=_check_cron,
            aliases=("scheduler.retention_schedule",)),
     Option("continuous_queries", "enabled", bool, True, "run continuous queries by themselves",
            aliases=("continuous_query.enabled",)),

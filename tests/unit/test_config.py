@@ -105,6 +105,9 @@ def test_variables_of_other_programs_are_left_alone() -> None:
         ("wal.segment_size = -1", "must be a size such as 64MB or 1GB"),
         ("server.cors_origins = [1]", "must be a list of texts"),
         ("server = 1", "unknown option server"),
+        ("retention.schedule = 'at noon'", "arc.conf: retention.schedule = 'at noon': must be a cron expression"),
+        ("compaction.hourly_schedule = ''", "must be a cron expression"),
+        ("compaction.daily_schedule = '0 0 30 2 *'", "that comes due"),
         ("server.port = ", "arc.conf"),
     ],
 )
