@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except click.ClickException as error:
         error.show()
+        if args and args[0].startswith("-") and set(args) & set(cli.commands):
+            click.echo("Options come behind the command: python arc.py COMMAND --option VALUE", err=True)
         return error.exit_code
     except click.Abort:
         return 1
@@ -43,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: ArcError, status: int) -> int:
-    click.echo(f"arc: {error}", err=True)
+    """One line, whatever is in the text: DuckDB marks places in lines of their own, values come from files."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip(" ^"))
+    click.echo(f"arc: {''.join(c if c.isprintable() else '?' for c in text)}", err=True)
     return status
 
 
@@ -57,7 +61,8 @@ def _with_default_command(args: list[str]) -> list[str]:
 def cli() -> None:
     """Arc: metrics, jobs, fleet and actions of a small fleet, in one process.
 
-    Without a command the server starts.
+    Without a command the server starts; `server --help` lists its options (--port, --host, --data, ...), which do
+    without the word too: python arc.py --port 9000. Options of other commands come behind the command.
 
     Options come from a TOML file (--config, ARC_CONF, ./arc.conf, /etc/arc/arc.conf), then from the environment
     (ARC_SERVER_PORT=9000), then from flags. arc.conf.example describes them all; `config` shows what is in force.

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 class DataDirInUse(ArcError):
     def __init__(self, path: Path, pid: str) -> None:
-        holder = f"process {pid}" if pid else "another process"
+        self.holder = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"data directory {path} is in use by {holder}; stop it or choose another directory with --data"
+            f"data directory {path} is in use by {self.holder}; stop it or choose another directory with --data"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from arc import clock, datadir
 from arc.commands.options import configured, connected
@@ -33,27 +34,32 @@ def backup(loaded: Config, target: Path, url: str | None, token: str | None, inc
     """Copy everything the server keeps into a new directory or tar file, also while it runs.
 
     A running server is asked for it over HTTP, with a token that has permission admin; one on another machine too
-    (--url). Without a server the data directory itself is read.
+    (--url). Without a server the data directory itself is read. --data wins over ARC_URL while no server runs on it.
     """
-    _check_target(target)
-    if url:
+    data_dir = Path(loaded.get("storage", "dir")).expanduser().absolute()
+    _check_target(target, data_dir)
+    if url and (_is_flag("url") or loaded.source("storage", "dir") != "flag"):
         _from_server(url, token, target, include_secrets)
         return
-    data_dir = Path(loaded.get("storage", "dir")).expanduser().absolute()
     if not data_dir.is_dir():
         raise NotFound(f"no data directory {data_dir}")
     try:
         with datadir.locked(data_dir):
             _from_directory(loaded, data_dir, target, include_secrets)
-    except datadir.DataDirInUse:
-        host, port = loaded.get("server", "host"), loaded.get("server", "port")
-        host = "localhost" if host in ("0.0.0.0", "::", "*") else f"[{host}]" if ":" in host else host  # noqa: S104
-        _from_server(f"http://{host}:{port}", token, target, include_secrets)
+    except datadir.DataDirInUse as in_use:
+        from arc.commands.client import NoAnswer
+
+        url = url or _configured_url(loaded)
+        try:
+            _from_server(url, token, target, include_secrets)
+        except NoAnswer:
+            text = f"data directory {data_dir} is in use by {in_use.holder}, but no server answers at {url}"
+            raise ArcError(f"{text}; name the address of the one that runs with --url") from None
 
 
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path), metavar="DIR", help="New data directory.")
-@click.argument("source", type=click.Path(exists=True, path_type=Path), metavar="BACKUP")
+@click.argument("source", type=click.Path(path_type=Path), metavar="BACKUP")
 def restore(source: Path, data: Path) -> None:
     """Make a data directory out of a BACKUP, a directory or a tar file. Nothing is ever written over."""
     from arc.backup.archive import SETTINGS
@@ -154,7 +160,20 @@ def _await(client: Client, backup_id: str) -> None:
             time.sleep(_POLL_S)
 
 
-def _check_target(target: Path) -> None:
+def _is_flag(name: str) -> bool:
+    """Whether an option of the running command stands on the command line, not in the environment."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _configured_url(loaded: Config) -> str:
+    host, port = loaded.get("server", "host"), loaded.get("server", "port")
+    host = "localhost" if host in ("0.0.0.0", "::", "*") else f"[{host}]" if ":" in host else host  # noqa: S104
+    return f"http://{host}:{port}"
+
+
+def _check_target(target: Path, data_dir: Path) -> None:
+    if data_dir.is_dir() and target.resolve().is_relative_to(data_dir.resolve()):
+        raise Conflict(f"{target} is inside of the data directory {data_dir}; a backup belongs elsewhere")
     is_full = target.is_dir() and any(target.iterdir())
     if is_full or (target.exists() and (_is_tar(target) or not target.is_dir())):
         raise Conflict(f"{target} is there already")

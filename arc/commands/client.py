@@ -10,7 +10,7 @@ import requests
 from arc.errors import ArcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 DEFAULT_URL = "http://localhost:8000"
 _TIMEOUT_S = (5, None)  # to connect; how long an answer takes the server decides
@@ -18,12 +18,16 @@ _TIMEOUT_S = (5, None)  # to connect; how long an answer takes the server decide
 _PIECE_BYTES = 1 << 20
 
 
-class Refused(ArcError):
-    """The server said no. status: 400 to 599."""
+class NoAnswer(ArcError):
+    """Nobody listens there, or the connection broke."""
 
-    def __init__(self, status: int, text: str) -> None:
+
+class Refused(ArcError):
+    """The server said no. lines: the bad ones of line protocol, with `line_number`, `reason` and `text`."""
+
+    def __init__(self, text: str, lines: Sequence[dict[str, Any]] = ()) -> None:
         super().__init__(text)
-        self.status = status
+        self.lines = lines
 
 
 class Client:
@@ -47,12 +51,12 @@ class Client:
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """An answer below 400. more: as requests takes it; None among headers or params is left out.
 
-        Raises Refused, or ArcError when nobody answers.
+        Raises Refused, or NoAnswer.
         """
         with self._explained():
             answer = self._session.request(method, self.url + path, timeout=_TIMEOUT_S, **more)
         if answer.status_code >= 400:
-            raise Refused(answer.status_code, _reason(answer))
+            raise _refusal(answer)
         return answer
 
     def pieces(self, answer: requests.Response) -> Iterator[bytes]:
@@ -65,7 +69,7 @@ class Client:
         try:
             yield
         except requests.ConnectionError:
-            raise ArcError(f"no server answers at {self.url}; start one, or name it with --url or ARC_URL") from None
+            raise NoAnswer(f"no server answers at {self.url}; start one, or name it with --url or ARC_URL") from None
         except (requests.RequestException, UnicodeError) as error:
             raise ArcError(f"{self.url}: {error}") from None
 
@@ -85,12 +89,13 @@ class Upload:
         return piece
 
 
-def _reason(answer: requests.Response) -> str:
+def _refusal(answer: requests.Response) -> Refused:
     if answer.status_code == 401:
-        return "the server refuses the token" if "Authorization" in answer.request.headers else (
-            "the server wants a token; give one with --token or ARC_TOKEN"
-        )  # fmt: skip
+        has_token = "Authorization" in answer.request.headers
+        wanted = "the server wants a token; give one with --token or ARC_TOKEN"
+        return Refused("the server refuses the token" if has_token else wanted)
     try:
-        return str(answer.json()["detail"])
+        body = answer.json()
+        return Refused(str(body["detail"]), body.get("errors", ()))
     except (ValueError, KeyError, TypeError):
-        return f"{answer.url} answers {answer.status_code} {answer.reason}"
+        return Refused(f"{answer.url} answers {answer.status_code} {answer.reason}")

@@ -10,16 +10,27 @@ import click
 
 from arc.commands.options import connected
 from arc.commands.terminal import print_table, progress
+from arc.errors import ArcError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from arc.commands.client import Refused
 
 _WRITE_PATHS = {"lp": "/write", "json": "/write/json", "ndjson": "/write/json"}
 _WRITE_TYPES = {"lp": "text/plain", "json": "application/json", "ndjson": "application/x-ndjson"}
 _PIECE_BYTES = 1 << 20
 _SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp", ".line": "lp", ".txt": "lp"}
 
+_TIME_FORMATS = ["auto", "epoch_s", "epoch_ms", "epoch_us", "epoch_ns"]
+
 database_option = click.option("--database", metavar="NAME", help="Database; without it the server's default.")
+
+
+def _one_character(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise click.BadParameter("must be one character, and no quote")
+    return value
 
 
 @click.command()
@@ -33,26 +44,31 @@ def write(
     file: IO[bytes], url: str | None, token: str | None, database: str | None, format_: str, precision: str
 ) -> None:
     """Send points to a server, from FILE or standard input, as they come."""
-    from arc.commands.client import Client
+    from arc.commands.client import Client, Refused
 
     pieces = [file.read()] if format_ == "json" else _whole_lines(file)
     params = {"db": database, "precision": precision, "strict": "1"} if format_ == "lp" else {"db": database}
+    before = 0  # lines that came before the piece
     with Client(url, token) as client:
         for piece in pieces:
             headers = {"Content-Type": _WRITE_TYPES[format_]}
-            client.request("POST", _WRITE_PATHS[format_], params=params, data=piece, headers=headers)
+            try:
+                client.request("POST", _WRITE_PATHS[format_], params=params, data=piece, headers=headers)
+            except Refused as error:
+                raise _with_line(error, before) from None
+            before += piece.count(b"\n")
 
 
 @click.command("import")
 @connected
-@click.option("--database", default="default", show_default=True, metavar="NAME", help="Database to import into.")
+@database_option
 @click.option("--measurement", metavar="NAME", help="Measurement; without it the name of the file. Of line protocol:"
               " take points of this one only.")  # fmt: skip
 @click.option("--format", "format_", type=click.Choice(["csv", "parquet", "lp"]), help="Without it by the file's name.")
 @click.option("--time-column", metavar="NAME", help="Column that holds the time [time].")
-@click.option("--time-format", metavar="FORMAT", help="auto, epoch_s, epoch_ms, epoch_us or epoch_ns [auto].")
-@click.option("--delimiter", metavar="CHARACTER", help="Between the cells of CSV [,].")
-@click.option("--skip-rows", type=int, metavar="N", help="Lines before the header of CSV [0].")
+@click.option("--time-format", type=click.Choice(_TIME_FORMATS), help="What numbers in it are [auto].")
+@click.option("--delimiter", callback=_one_character, metavar="CHARACTER", help="Between the cells of CSV [,].")
+@click.option("--skip-rows", type=click.IntRange(0, 1_000_000), metavar="N", help="Lines before the header of CSV [0].")
 @click.option("--precision", metavar="UNIT", help="Unit of the timestamps of line protocol [ns].")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_file(
@@ -100,6 +116,8 @@ def query(sql: str, url: str | None, token: str | None, database: str | None, fo
         asked = {"sql": sql, "format": format_}
         for piece in client.pieces(client.request("POST", "/query/stream", json=asked, headers=headers, stream=True)):
             sys.stdout.buffer.write(piece)
+        if format_ == "json":
+            sys.stdout.buffer.write(b"\n")
 
 
 @click.command()
@@ -111,6 +129,15 @@ def databases(url: str | None, token: str | None) -> None:
     with Client(url, token) as client:
         found = client.request("GET", "/api/v1/databases").json()["databases"]
     print_table(("database", "measurements"), [(each["name"], each["measurement_count"]) for each in found])
+
+
+def _with_line(error: Refused, before: int) -> ArcError:
+    """The refusal of a piece, with lines counted from the start of the file."""
+    if not error.lines:
+        return ArcError(f"behind line {before}: {error}") if before else error
+    bad = error.lines[0]
+    more = f" (and {len(error.lines) - 1} more lines)" if len(error.lines) > 1 else ""
+    return ArcError(f"line {before + bad['line_number']}: {bad['reason']}: {bad['text']}{more}")
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:

@@ -65,6 +65,7 @@ def _find(tokens: TokenStore, ref: str) -> Token:
 def create_token(loaded: config.Config, expires_in: str | None, **values: Any) -> None:
     """Make a token and print its secret, once."""
     expires_at_us = _in(expires_in) if expires_in else None
+    _check_permissions(values["permissions"])
     with _tokens(loaded, is_new=True) as tokens:
         made, secret = tokens.create(expires_at_us=expires_at_us, **values)
     _print_secret(made, secret)
@@ -101,6 +102,8 @@ def rotate_token(loaded: config.Config, ref: str) -> None:
     with _tokens(loaded) as tokens:
         made, secret = tokens.rotate(_find(tokens, ref).id)
     _print_secret(made, secret)
+    if not made.enabled:
+        click.echo(f"warning: {made.name} is still revoked, so the new secret opens nothing", err=True)
 
 
 @token.command("revoke")
@@ -109,7 +112,10 @@ def rotate_token(loaded: config.Config, ref: str) -> None:
 def revoke_token(loaded: config.Config, ref: str) -> None:
     """Switch a token off; it stays in the list."""
     with _tokens(loaded) as tokens:
-        click.echo(f"revoked {tokens.revoke(_find(tokens, ref).id).name}", err=True)
+        found = _find(tokens, ref)
+        tokens.revoke(found.id)
+        click.echo(f"revoked {found.name}", err=True)
+        _warn_if_last_admin(tokens, found)
 
 
 @token.command("delete")
@@ -120,7 +126,8 @@ def delete_token(loaded: config.Config, ref: str) -> None:
     with _tokens(loaded) as tokens:
         found = _find(tokens, ref)
         tokens.delete(found.id)
-    click.echo(f"deleted {found.name}", err=True)
+        click.echo(f"deleted {found.name}", err=True)
+        _warn_if_last_admin(tokens, found)
 
 
 @token.command("verify")
@@ -133,11 +140,31 @@ def verify_token(loaded: config.Config) -> None:
         click.echo(json.dumps(_fields(tokens.verify(secret)), indent=2))
 
 
+def _warn_if_last_admin(tokens: TokenStore, gone: Token) -> None:
+    now_us = clock.now_us()
+    if "admin" not in gone.permissions or not gone.is_good(now_us):
+        return
+    if not any("admin" in each.permissions and each.is_good(now_us) for each in tokens.list()):
+        click.echo("warning: no admin token is left; make one with `token create NAME --permissions admin`", err=True)
+
+
 def _in(text: str) -> int:
     try:
-        return clock.now_us() + clock.parse_duration(text)
+        length_us = clock.parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--expires-in") from None
+    if not length_us:
+        raise click.BadParameter("a token must live for some time", param_hint="--expires-in")
+    return clock.now_us() + length_us
+
+
+def _check_permissions(text: str) -> None:
+    from arc.access.tokens import PERMISSIONS
+
+    for name in (part.strip() for part in text.split(",")):
+        if name and name not in PERMISSIONS:
+            text = f"unknown permission {name!r}; there are {', '.join(PERMISSIONS)}"
+            raise click.BadParameter(text, param_hint="--permissions")
 
 
 def _print_secret(made: Token, secret: str) -> None:

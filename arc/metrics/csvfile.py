@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import TYPE_CHECKING, Any, TextIO
 
 import duckdb
@@ -29,6 +30,7 @@ SAMPLE_ROWS = 10_000
 _MAX_CELLS = 2_000_000  # of a table that tables() yields
 _MAX_ROWS = 100_000
 _MAX_HEADER = 1 << 20  # characters
+_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f]")  # what no name of a column has, but the first line of Parquet does
 
 _FLOAT = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(?i:nan|inf|infinity)"
 # What a column may be, narrowest first: does a cell fit, and what becomes of it. {0} is the column.
@@ -197,9 +199,12 @@ class CsvFile:
     def _header(self) -> list[str]:
         try:
             with self._text("replace") as file:  # the rest of the file is looked at later
-                return next(csv.reader(io.StringIO(file.read(_MAX_HEADER)), delimiter=self._delimiter), [])
+                header = next(csv.reader(io.StringIO(file.read(_MAX_HEADER)), delimiter=self._delimiter), [])
         except csv.Error as error:
             raise Unreadable(f"header: {error}") from None
+        if _BINARY.search("".join(header)):
+            raise Unreadable("the file is binary, not CSV")
+        return header
 
     def _text(self, errors: str = "strict") -> TextIO:
         """The file from its header on, without a byte order mark."""

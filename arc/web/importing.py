@@ -31,7 +31,7 @@ surface = Surface(
 
 
 class _Target(BaseModel):
-    db: str | None = Field(None, description="Database; the header wins. One of the two is needed")
+    db: str | None = Field(None, description="Database; the header wins. Without both the default one")
 
 
 class _Timed(_Target):
@@ -171,10 +171,7 @@ def _file() -> IO[bytes]:
 
 
 def _database() -> str:
-    name = parse.write_database(request.environ, "")
-    if not name:
-        raise Invalid("database is required: header x-arc-database or query parameter db")
-    return name
+    return parse.write_database(request.environ, parts().config.get("storage", "database"))
 
 
 def _answer(measurement: str, done: Imported) -> Response:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.server import LAUNCHER, TOKEN, ArcServer, wait_until
+from tests.integration.server import LAUNCHER, TOKEN, ArcServer, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,14 @@ WRITERS = 4
 COMMAND_S = 120.0  # longest a command may take
 
 
-def arc(*args: str | Path, server: ArcServer | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
+def arc(
+    *args: str | Path, server: ArcServer | None = None, status: int = 0, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command as a user of the server's host does."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ARC_")}
     if server:
         environ |= {"ARC_TOKEN": TOKEN, "ARC_SERVER_PORT": str(server.port)}
+    environ |= more
     command = [sys.executable, LAUNCHER, *map(str, args)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=COMMAND_S, check=False)
     assert done.returncode == status, done.stderr
@@ -168,13 +171,15 @@ def test_commands_on_a_running_and_on_a_stopped_server(make_server: Callable[...
     arc("backup", tmp_path / "running.tar", "--data", data, server=server)
     arc("backup", tmp_path / "remote.tar", "--url", server.url, server=server)
     no_token = arc("backup", tmp_path / "no.tar", "--data", data, "--set", f"server.port={server.port}", status=1)
+    elsewhere = arc("backup", tmp_path / "no.tar", "--data", data, "--set", f"server.port={free_port()}", status=1)
     in_use = arc("check", "--data", data, status=1)
     server.kill9()
     arc("backup", tmp_path / "stopped", "--data", data)
-    arc("backup", tmp_path / "stopped.tar", "--data", data)
+    arc("backup", tmp_path / "stopped.tar", "--data", data, ARC_URL=server.url)
 
     assert "wants a token" in no_token.stderr
     assert "is in use by process" in in_use.stderr
+    assert "name the address of the one that runs with --url" in elsewhere.stderr
     assert not list((data / "backups").glob("*"))
     assert "is there already" in arc("backup", tmp_path / "stopped.tar", "--data", data, status=1).stderr
     for number, name in enumerate(("running", "running.tar", "remote.tar", "stopped", "stopped.tar")):

@@ -16,6 +16,7 @@ import pytest
 from tests.integration.server import LAUNCHER, TOKEN, ArcServer, free_port, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.integration.server import Connection
@@ -74,6 +75,7 @@ def test_formats(arc: Shell) -> None:
     assert arc("query", sql, "--format", "csv").stdout == b'n,s\r\n0,"x,0"\r\n1,"x,1"\r\n'
     assert arc("query", sql, "--format", "ndjson").stdout == b'{"n":0,"s":"x,0"}\n{"n":1,"s":"x,1"}\n'
     assert json.loads(arc("query", sql, "--format", "json").stdout)["data"] == [[0, "x,0"], [1, "x,1"]]
+    assert arc("query", sql, "--format", "json").stdout.endswith(b"}\n")
     with pa.ipc.open_stream(arc("query", "-", "--format", "arrow", stdin=sql.encode()).stdout) as reader:
         assert reader.read_all().to_pydict() == {"n": [0, 1], "s": ["x,0", "x,1"]}
 
@@ -119,6 +121,18 @@ def test_import(arc: Shell, client: Connection, tmp_path: Path, name: str) -> No
     assert client.query(f"SELECT epoch(time)::BIGINT, v FROM {database}.made ORDER BY v") == [[1, 7], [2, 8]]
 
 
+def test_an_import_goes_to_the_default_database_of_the_server(
+    make_server: Callable[..., ArcServer], arc: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "made.csv").write_text("time,v\n1,7\n")
+
+    with make_server(options={"storage.database": "plant"}) as other, other.connect() as connection:
+        done = arc("import", "made.csv", "--url", other.url)
+
+        assert "1 rows into plant: made" in done.stderr.decode()
+        assert connection.query("SELECT v FROM plant.made") == [[7]]
+
+
 def test_import_options(arc: Shell, client: Connection, tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("exported by hand\nts;v\n5;x\n")
 
@@ -156,7 +170,29 @@ def test_errors_are_one_clear_line(arc: Shell, tmp_path: Path) -> None:
     assert failure(arc, "import", "bad.csv") == "arc: row 1: 'noon' is no time"
     assert "say it with --format" in failure(arc, "import", "unknown", status=2)
     assert "does not exist" in failure(arc, "import", "missing.csv", status=2)
-    assert failure(arc, "restore", "bad.csv", "--data", "new").startswith("arc: the backup cannot be unpacked")
+    assert failure(arc, "restore", "bad.csv", "--data", "new").startswith("arc: bad.csv is no backup")
+    assert failure(arc, "restore", "missing", "--data", "new") == "arc: missing: No such file or directory"
+    assert not (tmp_path / "new").exists()
+    assert len(arc("query", "SELEC 1", status=1).stderr.splitlines()) == 1
+    (tmp_path / "not.csv").write_bytes(b"PAR1\x15\x04\x15\x00\n1,2\n")
+    assert failure(arc, "import", "not.csv") == "arc: the file is binary, not CSV"
+
+
+def test_a_bad_line_is_named_by_its_number_in_the_input(arc: Shell) -> None:
+    lines = b"cpu v=1\n" * 200_000  # more than one piece
+
+    assert failure(arc, "write", "--database", "numbered", stdin=lines + b"x v=1\nnonsense\n").startswith(
+        "arc: line 200002: "
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [("--time-format", "noon"), ("--delimiter", "ab"), ("--skip-rows", "-1"), ("--skip-rows", "x")]
+)
+def test_wrong_values_of_options_end_with_2(arc: Shell, tmp_path: Path, options: tuple[str, str]) -> None:
+    (tmp_path / "good.csv").write_text("time,v\n1,1\n")
+
+    assert options[0] in failure(arc, "import", "good.csv", *options, status=2)
 
 
 def test_a_reader_that_has_seen_enough(arc: Shell) -> None:

@@ -83,7 +83,7 @@ def test_parquet_and_lines(client: Connection, tmp_path: Path) -> None:
     ("kind", "body", "params", "status", "text"),
     [
         ("csv", CSV, {"db": "x"}, 400, "measurement: Field required"),
-        ("csv", CSV, {"measurement": "m"}, 400, "database is required"),
+        ("csv", CSV, {"measurement": "m", "db": ""}, 400, "invalid database name"),
         ("csv", CSV, {"db": "x", "measurement": "m", "time_format": "epoch"}, 400, "time_format"),
         ("csv", CSV, {"db": "x", "measurement": "m", "delimiter": "ab"}, 400, "delimiter"),
         ("csv", CSV, {"db": "x", "measurement": "m", "time_column": "ts"}, 400, "columns are: time, host, v"),

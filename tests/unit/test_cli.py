@@ -132,6 +132,48 @@ def test_bad_expiry_is_a_usage_error(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_wrong_values_of_token_options_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "create", "x", "--expires-in", "0d"]) == 2
+    assert "must live for some time" in capsys.readouterr().err
+    assert main(["token", "create", "x", "--permissions", "read,fly"]) == 2
+    assert "unknown permission 'fly'" in capsys.readouterr().err
+
+
+def test_rotate_of_a_revoked_token_says_that_it_stays_revoked(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["token", "revoke", "probe"])
+    capsys.readouterr()
+
+    assert main(["token", "rotate", "probe"]) == 0
+
+    assert "still revoked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["revoke", "delete"])
+def test_the_end_of_the_last_admin_token_is_no_secret(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        main(["token", "create", name, "--permissions", "admin"])
+    capsys.readouterr()
+
+    assert main(["token", command, "first"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main(["token", command, "second"]) == 0
+    assert "no admin token is left" in capsys.readouterr().err
+
+
+def test_options_before_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", "9000", "query", "SELECT 1"]) == 2
+
+    assert "Options come behind the command" in capsys.readouterr().err
+
+
+def test_a_backup_into_the_data_directory_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+
+    assert main(["backup", "data/backup.tar"]) == 1
+
+    assert "inside of the data directory" in capsys.readouterr().err
+
+
 def test_token_commands_load_no_heavy_module() -> None:
     """Checked in a process of its own: this one has loaded everything."""
     code = "import sys, arc.cli; arc.cli.main(['token', 'create', 'x']); print(*sys.modules)"
