@@ -44,6 +44,7 @@ PRECISIONS = {
     **dict.fromkeys(("m", "minute"), timeunits.MINUTE),
     **dict.fromkeys(("h", "hour"), timeunits.HOUR),
 }
+_PRECISION_NAMES = ", ".join(filter(None, PRECISIONS))
 
 
 _NUMBER_TYPES = {pa.int64(), pa.float64()}
@@ -92,7 +93,7 @@ def decode_lines(body: bytes, precision: str, received_us: int, known: KnownKind
     """
     unit = PRECISIONS.get(precision)
     if unit is None:
-        raise Invalid(f'invalid precision "{precision[:40]}": must be ns, us, ms, or s')
+        raise Invalid(f'invalid precision "{precision[:40]}": must be one of {_PRECISION_NAMES}')
     if not body:
         raise Invalid("Empty request body")
     return _Decoder(body, unit, received_us, known).lines()

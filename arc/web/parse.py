@@ -5,7 +5,6 @@ The functions work on the WSGI environment where the hot write routes need them 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -14,6 +13,7 @@ from flask import Request, Response, jsonify, request
 from pydantic import BaseModel, Field
 
 from arc.errors import Invalid, TooLarge
+from arc.metrics import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 IMPORT_PATHS = "/api/v1/import/"
-_HEADER_DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 class ArcRequest(Request):
@@ -94,11 +93,10 @@ def query_database(default: str) -> str:
     named = request.headers.get("x-arc-database")
     if named is None:
         return default
-    if not _HEADER_DATABASE.fullmatch(named):
-        raise Invalid(
-            "invalid x-arc-database header: must start with a letter or underscore and contain only"
-            " alphanumeric characters, underscores, or hyphens"
-        )
+    try:
+        names.check_database(named)
+    except Invalid as error:
+        raise Invalid(f"invalid x-arc-database header: {error}") from None
     return named
 
 

@@ -485,14 +485,21 @@ def _rows_of(measurement: str, rows: MeasurementRows) -> tuple[str, str]:
     columns = ", ".join(quoted(name.strip()) for name in (rows.columns or "").split(",") if name.strip())
     conditions = [f"(\n{rows.where}\n)"] if rows.where else []  # lines of its own, in case it ends in a comment
     if rows.start_time:
-        conditions.append(f"time >= TIMESTAMPTZ {literal(rows.start_time)}")
+        conditions.append(f"time >= TIMESTAMPTZ {_instant('start_time', rows.start_time)}")
     if rows.end_time:
-        conditions.append(f"time < TIMESTAMPTZ {literal(rows.end_time)}")
+        conditions.append(f"time < TIMESTAMPTZ {_instant('end_time', rows.end_time)}")
     limit = rows.limit if rows.limit is not None else 100 if request.path.startswith("/api/v1/") else 1000
     sql = f"SELECT {columns or '*'} FROM {quoted(measurement)}"  # noqa: S608 - the guard checks it, as all SQL of users
     if conditions:
         sql += f" WHERE {' AND '.join(conditions)}"
     return f"{sql} ORDER BY {rows.order_by}\nLIMIT {limit} OFFSET {rows.offset}", database
+
+
+def _instant(field: str, text: str) -> str:
+    try:
+        return literal(str(clock.rfc3339(clock.parse_rfc3339(text))))
+    except (ValueError, OverflowError):
+        raise Invalid(f"{field}: {text[:60]!r} is no ISO 8601 instant") from None
 
 
 def _with_figures(response: Response, result: QueryResult | Answer) -> Response:

@@ -115,6 +115,7 @@ class Surface(APIBlueprint):
 
         def register(function: Handler) -> Handler:
             function.needs = needs  # type: ignore[attr-defined]  # application.py asks the gate for it
+            body_model = get_type_hints(function).get("body")
             for path in paths:
                 own_sample = sample or samples.request(method, _url(path), _example(function), token=needs != PUBLIC)
                 route = getattr(self, method.lower())  # flask-openapi3's own decorator
@@ -128,6 +129,9 @@ class Surface(APIBlueprint):
                 )(function)
                 operation = getattr(self.paths[_url(path)], method.lower())
                 operation.parameters = (operation.parameters or []) + [Parameter(**header) for header in headers]
+                if body_model and operation.requestBody:
+                    needed = (field.is_required() for field in body_model.model_fields.values())
+                    operation.requestBody.required = any(needed)
                 operation.description = _notes(function, needs, alias_of="" if path == paths[0] else paths[0])
             if needs == PUBLIC:
                 self.public_paths.update(re.sub(r"<.*", "*", path) for path in paths)

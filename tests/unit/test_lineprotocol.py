@@ -196,7 +196,8 @@ def test_unknown_precision_is_refused():
     with pytest.raises(Invalid) as caught:
         decode("m v=1", "x")
 
-    assert str(caught.value) == 'invalid precision "x": must be ns, us, ms, or s'
+    names = "ns, n, nanosecond, us, u, µ, µs, microsecond, ms, millisecond, s, second, m, minute, h, hour"
+    assert str(caught.value) == f'invalid precision "x": must be one of {names}'
 
 
 def test_years_no_calendar_has_are_rejected():

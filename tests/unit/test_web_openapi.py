@@ -98,6 +98,14 @@ def test_bodies_and_answers_have_examples(document: dict[str, Any]) -> None:
     assert "batch" in write["examples"]
 
 
+@pytest.mark.parametrize(
+    ("path", "required"),
+    [("/api/v1/backup", False), ("/api/v1/compaction/trigger", False), ("/query", True), ("/api/v1/auth/tokens", True)],
+)
+def test_bodies_are_required_where_a_field_is(document: dict[str, Any], path: str, required: bool) -> None:
+    assert document["paths"][path]["post"]["requestBody"]["required"] is required
+
+
 def test_creating_is_201_on_the_newer_path_only(document: dict[str, Any]) -> None:
     assert "200" in document["paths"]["/auth/tokens"]["post"]["responses"]
     assert "201" in document["paths"]["/api/v1/auth/tokens"]["post"]["responses"]
