@@ -194,6 +194,13 @@ def test_rows_that_cannot_be_asked_for(client: Connection, path: str) -> None:
     assert client.request("GET", path).status == 400
 
 
+@pytest.mark.parametrize("field", ["start_time", "end_time"])
+def test_a_bad_time_is_refused_by_the_name_of_its_parameter(client: Connection, field: str) -> None:
+    answer = client.request("GET", f"/query/cpu?{field}=noon")
+
+    assert (answer.status, answer.json()["error"]) == (400, f"{field}: 'noon' is no ISO 8601 instant")
+
+
 # ---------------------------------------------------------------------------------------------- MessagePack
 
 
