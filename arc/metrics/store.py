@@ -174,7 +174,6 @@ class MetricStore:
         self._lake_version = 0
         self._dropped_us = 0  # when a database was dropped last
         self._writes: dict[Key, int] = {}  # number of batches, or changes by upkeep, by measurement
-        self._changes = 0  # by upkeep, of any measurement
         self._flusher = _Flusher(self)
         self.wal = WriteAheadLog(
             data_dir / "wal",
@@ -277,11 +276,11 @@ class MetricStore:
                 raise Unavailable(f"flush failed: {exc}", _SPACE_RETRY_AFTER_S) from exc
 
     @contextmanager
-    def upkeep(self, only: tuple[str, str] | None = None) -> Iterator[Lake]:
+    def upkeep(self, *changed: tuple[str, str]) -> Iterator[Lake]:
         """The lake, to change how rows lie in it or which stay: one part of upkeep at a time.
 
-        Queries see what it committed as soon as it is left. only: the measurement (database, name) whose rows may
-        change; without it all may, and no cached answer outlives that.
+        Queries see what it committed as soon as it is left. changed: measurements (database, name) of which rows come
+        or go; no cached answer outlives that.
         """
         self._check_ready()
         with self._changing:
@@ -290,7 +289,7 @@ class MetricStore:
             finally:
                 with self._flushing, self._lock:  # not amid a flush, whose rows would be seen in the buffer too
                     self._lake_version = self.lake.version
-                    self._note_change(only)
+                    self._note_changes(changed)
 
     def replace_rows(self, database: str, batch: Batch, stale: str) -> None:
         """Put rows into the lake in place of those that `stale` (SQL) is true for, at once and without the WAL.
@@ -340,17 +339,17 @@ class MetricStore:
 
     def _forget(self, folded: str) -> None:
         """Let a database begin anew. Hold all locks."""
-        for key in [key for key in self._schemas if key[0] == folded]:
+        keys = [key for key in self._schemas if key[0] == folded]
+        for key in keys:
             self._schemas.pop(key).in_lake = {}  # upkeep may have looked it up already
+        self._note_changes(keys)
         del self._databases[folded]
         self._dropped_us = clock.now_us()
         self._lake_version = self.lake.version
 
-    def _note_change(self, only: tuple[str, str] | None) -> None:
-        if only is None:
-            self._changes += 1
-        else:
-            key = (only[0].casefold(), only[1].casefold())
+    def _note_changes(self, changed: Iterable[tuple[str, str]]) -> None:
+        for database, measurement in changed:
+            key = (database.casefold(), measurement.casefold())
             self._writes[key] = self._writes.get(key, 0) + 1
 
     def stamps(self, wanted: Iterable[tuple[str, str]]) -> tuple[int, ...]:
@@ -359,7 +358,7 @@ class MetricStore:
         Ask before views(): then rows that come between the two make the stamps too old, never too new.
         """
         keys = ((database.casefold(), measurement.casefold()) for database, measurement in wanted)
-        return (self._changes, *(self._writes.get(key, 0) for key in keys))
+        return tuple(self._writes.get(key, 0) for key in keys)
 
     def sync_wal(self) -> None:
         """Have all that was acknowledged on disk, whatever [wal] sync says. Raises Unavailable."""
@@ -633,7 +632,8 @@ class MetricStore:
         buffered = None
         if chunks:
             buffered = rows_as_table(schema, chunks)
-            if len(chunks) > 1:
+            # Chunks with different columns stay apart: together their nulls could take far more than the rows.
+            if len(chunks) > 1 and all(chunk.keys() == chunks[0].keys() for chunk in chunks):
                 buffered = buffered.combine_chunks()
                 merged = {name: buffered.column(name).chunk(0) for name in buffered.column_names}
                 with self._lock:

@@ -189,8 +189,9 @@ class ContinuousQueries(PeriodicLoop):
         self.queries.delete(query_id)
         if with_destination:
             self._store.flush()
-            with self._store.upkeep() as lake:
-                remove(lake, self._store.schema(query.database, query.destination_measurement), "true")
+            destination = (query.database, query.destination_measurement)
+            with self._store.upkeep(destination) as lake:
+                remove(lake, self._store.schema(*destination), "true")
 
     def rules(self) -> list[Rule]:
         """What retention has to remove on behalf of continuous queries."""

@@ -79,7 +79,7 @@ class Deletion:
         condition, names_columns = self._queries.guard.condition(where, _stand_ins(schema))
         if not names_columns and not confirm:
             raise Invalid("Full table delete detected (WHERE 1=1). Set confirm=true to proceed.")
-        with self._store.upkeep() as lake:
+        with self._store.upkeep((database, measurement)) as lake:
             removal = removable(lake, schema, condition)
             self._check(removal.rows, dry_run, confirm)
             if not dry_run:

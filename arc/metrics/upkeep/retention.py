@@ -190,7 +190,7 @@ class Retention(PeriodicLoop):
         schema = self._store.schema(database, measurement)
         condition = f"time < make_timestamptz({outcome.cutoff_at})"
         try:
-            with self._store.upkeep() as lake:
+            with self._store.upkeep((database, measurement)) as lake:
                 removal = removable(lake, schema, condition)
                 if removal.rows and not dry_run:
                     remove(lake, schema, condition)
