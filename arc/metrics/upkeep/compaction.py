@@ -212,17 +212,19 @@ class Compaction(PeriodicLoop):
     def _run_cycle(self, cycle: Cycle) -> int:
         done = 0
         for tier in cycle.tiers:
-            for table in files_of(self._store.lake):
+            for table, files in files_of(self._store.lake).items():
                 if self._stop.is_set():
                     return done
-                done += cycle.covers(table) and self._run_job(cycle, tier, table)
+                if cycle.covers(table) and self._is_worthwhile(tier.sizes, files):
+                    self._run_job(cycle, tier, table)
+                    done += 1
         return done
 
-    def _run_job(self, cycle: Cycle, tier: Tier, table: Table) -> bool:
-        """Whether there was anything to do."""
-        files = self._files(table)
-        if not worn(files, tier.sizes) and not worthwhile(files, tier.sizes, clock.now_us()):
-            return False
+    @staticmethod
+    def _is_worthwhile(sizes: Sizes, files: list[StoredFile]) -> bool:
+        return bool(worn(files, sizes) or worthwhile(files, sizes, clock.now_us()))
+
+    def _run_job(self, cycle: Cycle, tier: Tier, table: Table) -> None:
         job_id = self.jobs.start(cycle.id, *table, tier.name, clock.now_us())
         progress = _Progress()
         try:
@@ -235,7 +237,6 @@ class Compaction(PeriodicLoop):
             left_out = ", ".join(sorted(file.name for file in progress.bad.values()))
             outcome = {"status": COMPLETED, "error": f"left out unreadable files: {left_out}" if left_out else None}
         self.jobs.change(job_id, **outcome, **progress.values(), completed_at=clock.now_us())
-        return True
 
     def _files(self, table: Table) -> list[StoredFile]:
         return files_of(self._store.lake, *table).get(table, [])
