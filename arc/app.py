@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from arc.backup.service import Sources
     from arc.config import Config
     from arc.loop import PeriodicLoop
-    from arc.metrics.cache import CacheOptions
-    from arc.metrics.query import QueryOptions
+    from arc.metrics.query.cache import CacheOptions
+    from arc.metrics.query.engine import QueryOptions
     from arc.metrics.store import MetricStore, StoreOptions
     from arc.web.server import ArcServer
 
@@ -96,10 +96,10 @@ class Arc:
 
     def _build_metrics(self, parts: ExitStack) -> None:
         from arc.backup.service import Backups
-        from arc.metrics.cache import ResultCache
         from arc.metrics.collect import HostCollector
         from arc.metrics.importing import Importer
-        from arc.metrics.query import QueryEngine
+        from arc.metrics.query.cache import ResultCache
+        from arc.metrics.query.engine import QueryEngine
         from arc.metrics.store import MetricStore
         from arc.metrics.upkeep import Upkeep
 
@@ -184,7 +184,7 @@ class Arc:
         self._start_loop(Sampler(self.handed))
 
     def _start_cache_sweeper(self) -> None:
-        from arc.metrics.cache import CacheSweeper
+        from arc.metrics.query.cache import CacheSweeper
 
         self._start_loop(CacheSweeper(self.cache))
 
@@ -231,7 +231,7 @@ def store_options(config: Config) -> StoreOptions:
 
 
 def _query_options(config: Config) -> QueryOptions:
-    from arc.metrics.query import QueryOptions
+    from arc.metrics.query.engine import QueryOptions
 
     query = config.section("query")
     return QueryOptions(
@@ -253,7 +253,7 @@ def _start_logging(config: Config) -> logs.LogRing:
 
 
 def _cache_options(config: Config) -> CacheOptions:
-    from arc.metrics.cache import CacheOptions
+    from arc.metrics.query.cache import CacheOptions
 
     cache = config.section("query_cache")
     return CacheOptions(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from arc.metrics.schema import TableSchema
+from arc.metrics.storage.schema import TableSchema
 from arc.metrics.store import MetricStore
 from bench import bodies
 from bench.harness import machine, note, percentile, report, usage

@@ -93,7 +93,7 @@ def check(loaded: Config, fix: bool, deep: bool) -> None:
 def _report(data_dir: Path, *, fix: bool, deep: bool) -> int:
     """Print each fault; returns how many of them are damage that remains."""
     from arc.db import sqlitefile
-    from arc.metrics.check import Fault, check_lake, check_log
+    from arc.metrics.storage.check import Fault, check_lake, check_log
 
     metadata = (Fault(path, text) for path in sorted(data_dir.glob("*.db")) for text in sqlitefile.faults(path))
     damaged = 0

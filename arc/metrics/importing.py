@@ -27,20 +27,21 @@ import pyarrow.parquet as pq
 from arc import clock
 from arc.errors import ArcError, Invalid, TooLarge, Unavailable, Unreadable
 from arc.loop import unpinned
-from arc.metrics import names, timeunits
-from arc.metrics.arrowpoints import arrow_body, plain_column, times_us
-from arc.metrics.batch import Batch, time_array
-from arc.metrics.csvfile import CsvFile
-from arc.metrics.lineprotocol import decode_lines
-from arc.metrics.linetext import NEWLINE, unescaped_quotes
+from arc.metrics import names
+from arc.metrics.decode import timeunits
+from arc.metrics.decode.arrowpoints import arrow_body, plain_column, times_us
+from arc.metrics.decode.batch import Batch, time_array
+from arc.metrics.decode.csvfile import CsvFile
+from arc.metrics.decode.lineprotocol import decode_lines
+from arc.metrics.decode.linetext import NEWLINE, unescaped_quotes
 from arc.metrics.names import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.schema import TableSchema
+    from arc.metrics.decode.timeunits import Unit
+    from arc.metrics.storage.schema import TableSchema
     from arc.metrics.store import MetricStore
-    from arc.metrics.timeunits import Unit
 
 log = logging.getLogger(__name__)
 

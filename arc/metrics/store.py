@@ -26,22 +26,22 @@ from arc import clock
 from arc.errors import Conflict, Invalid, NotFound, Unavailable
 from arc.loop import PeriodicLoop
 from arc.metrics import names
-from arc.metrics.arrowpoints import decode_arrow
-from arc.metrics.buffer import Chunk, Key, Rows, WriteBuffer
-from arc.metrics.inflate import inflate
-from arc.metrics.jsonpoints import decode_json
-from arc.metrics.lake import Lake, Stored
-from arc.metrics.lineprotocol import LinesRejected, decode_lines, without_lines
-from arc.metrics.msgpackpoints import decode_msgpack
-from arc.metrics.schema import TableSchema, rows_as_table, signature
-from arc.metrics.wal import Entry, WriteAheadLog
+from arc.metrics.decode.arrowpoints import decode_arrow
+from arc.metrics.decode.inflate import inflate
+from arc.metrics.decode.jsonpoints import decode_json
+from arc.metrics.decode.lineprotocol import LinesRejected, decode_lines, without_lines
+from arc.metrics.decode.msgpackpoints import decode_msgpack
+from arc.metrics.storage.buffer import Chunk, Key, Rows, WriteBuffer
+from arc.metrics.storage.lake import Lake, Stored
+from arc.metrics.storage.schema import TableSchema, rows_as_table, signature
+from arc.metrics.storage.wal import Entry, WriteAheadLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from arc.metrics.batch import Batch
-    from arc.metrics.lineprotocol import Rejected
+    from arc.metrics.decode.batch import Batch
+    from arc.metrics.decode.lineprotocol import Rejected
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arc.access.tokens import EVERYONE
 from arc.errors import Conflict, Unsupported
-from arc.metrics import influxql
-from arc.metrics.influxql import Kind
+from arc.metrics.query import influxql
+from arc.metrics.query.influxql import Kind
 from arc.web.auth import ANY, IDENTITY_KEY
 from arc.web.parts import parts
 from arc.web.surface import Surface
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from arc.access.tokens import Identity
-    from arc.metrics.influxql import Statement
+    from arc.metrics.query.influxql import Statement
     from arc.web.auth import Gate
 
     Series = dict[str, Any]

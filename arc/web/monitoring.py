@@ -23,7 +23,7 @@ from arc.web.parts import parts
 from arc.web.surface import Surface
 
 if TYPE_CHECKING:
-    from arc.metrics.query import ActiveQuery
+    from arc.metrics.query.engine import ActiveQuery
     from arc.web.parts import Parts
 
 _GROUPS = {  # of /metrics/endpoints: prefix of its figures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flask import current_app
 
 from arc.logs import LogRing
-from arc.metrics.cache import ResultCache
+from arc.metrics.query.cache import ResultCache
 from arc.web.counters import RequestCounters
 from arc.web.history import History
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from arc.backup.service import Backups
     from arc.config import Config
     from arc.metrics.importing import Importer
-    from arc.metrics.query import QueryEngine
+    from arc.metrics.query.engine import QueryEngine
     from arc.metrics.store import MetricStore
     from arc.metrics.upkeep import Upkeep
 

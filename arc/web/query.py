@@ -18,11 +18,12 @@ from waitress.channel import ClientDisconnected
 
 from arc import clock
 from arc.errors import ArcError, Invalid, TimedOut
-from arc.metrics import names, packed, render
-from arc.metrics.cache import HIT, Answer, Key
-from arc.metrics.lake import literal, quoted
-from arc.metrics.query import Asker
-from arc.metrics.streams import FORMATS
+from arc.metrics import names
+from arc.metrics.query import packed, render
+from arc.metrics.query.cache import HIT, Answer, Key
+from arc.metrics.query.engine import Asker
+from arc.metrics.query.streams import FORMATS
+from arc.metrics.storage.lake import literal, quoted
 from arc.web import errors, parse, samples
 from arc.web.auth import IDENTITY_KEY
 from arc.web.compression import compress
@@ -32,9 +33,9 @@ from arc.web.surface import DATABASE_HEADER, Surface
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.cache import Fetched
-    from arc.metrics.guard import Plan
-    from arc.metrics.query import QueryResult, QueryStream
+    from arc.metrics.query.cache import Fetched
+    from arc.metrics.query.engine import QueryResult, QueryStream
+    from arc.metrics.query.guard import Plan
 
 log = logging.getLogger(__name__)
 

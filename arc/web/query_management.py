@@ -14,7 +14,7 @@ from arc.web.parts import parts
 from arc.web.surface import Surface
 
 if TYPE_CHECKING:
-    from arc.metrics.query import ActiveQuery
+    from arc.metrics.query.engine import ActiveQuery
 
 SHOWN_SQL = 200  # characters
 DISABLED = "Query cache is disabled. Set QUERY_CACHE_ENABLED=true to enable."

@@ -8,7 +8,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel, Field
 
 from arc import clock
-from arc.metrics.lineprotocol import PRECISIONS, LinesRejected
+from arc.metrics.decode.lineprotocol import PRECISIONS, LinesRejected
 from arc.web import parse, samples
 from arc.web.auth import ANY
 from arc.web.parts import parts

@@ -8,7 +8,7 @@ import msgpack
 
 from arc import config
 from arc.db.engine import open_database
-from arc.metrics.query import QueryEngine
+from arc.metrics.query.engine import QueryEngine
 from arc.metrics.store import MetricStore, StoreOptions
 from arc.metrics.upkeep import Upkeep
 from arc.metrics.upkeep.files import StoredFile, files_of

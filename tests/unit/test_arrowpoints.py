@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc.errors import Invalid, TooLarge
-from arc.metrics.arrowpoints import arrow_body, decode_arrow
+from arc.metrics.decode.arrowpoints import arrow_body, decode_arrow
 
 NOW_US = 1_760_875_200_000_000
 INSTANT = dt.datetime.fromtimestamp(NOW_US / 1e6, dt.UTC)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from arc.metrics import buffer as buffer_module
-from arc.metrics.batch import Batch
-from arc.metrics.buffer import WriteBuffer
+from arc.metrics.decode.batch import Batch
+from arc.metrics.storage import buffer as buffer_module
+from arc.metrics.storage.buffer import WriteBuffer
 
 CPU, MEM = ("db", "cpu"), ("db", "mem")
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import pytest
 
-from arc.metrics.cache import BYPASS, HIT, MISS, Answer, CacheOptions, CacheSweeper, Fetched, Key, ResultCache
-from arc.metrics.guard import Plan
-from arc.metrics.msgpackpoints import decode_msgpack
-from arc.metrics.sqltext import Listing
+from arc.metrics.decode.msgpackpoints import decode_msgpack
+from arc.metrics.query.cache import BYPASS, HIT, MISS, Answer, CacheOptions, CacheSweeper, Fetched, Key, ResultCache
+from arc.metrics.query.guard import Plan
+from arc.metrics.query.sqltext import Listing
 from arc.metrics.store import MetricStore, StoreOptions
 
 if TYPE_CHECKING:

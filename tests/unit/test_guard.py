@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.guard import Guard
-from arc.metrics.sqltext import Listing
+from arc.metrics.query.guard import Guard
+from arc.metrics.query.sqltext import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

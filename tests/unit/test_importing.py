@@ -14,7 +14,8 @@ import pytest
 
 from arc import clock
 from arc.errors import Invalid, TooLarge, Unavailable, Unreadable
-from arc.metrics import csvfile, importing
+from arc.metrics import importing
+from arc.metrics.decode import csvfile
 from arc.metrics.importing import Importer
 from arc.metrics.store import MetricStore, StoreOptions
 

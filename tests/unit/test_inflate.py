@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from arc.errors import Invalid, TooLarge
-from arc.metrics import inflate as module
-from arc.metrics.inflate import inflate
+from arc.metrics.decode import inflate as module
+from arc.metrics.decode.inflate import inflate
 
 LIMIT = 10 << 20
 TEXT = b"cpu,host=a usage=1.5 1697472000000000000\n" * 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.influxql import Kind, Statement, parse
+from arc.metrics.query.influxql import Kind, Statement, parse
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.jsonpoints import decode_json
+from arc.metrics.decode.jsonpoints import decode_json
 
 NOW = 1_700_000_000_000_000
 

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from arc.metrics.lake import Lake, Stored, exact
-from arc.metrics.schema import ARROW_TYPES, TIME, TIME_TYPE, TableSchema
+from arc.metrics.storage.lake import Lake, Stored, exact
+from arc.metrics.storage.schema import ARROW_TYPES, TIME, TIME_TYPE, TableSchema
 
 
 class Disk:
@@ -209,7 +209,7 @@ def test_file_that_cannot_be_written_leaves_nothing(disk, lake, monkeypatch):
     def fail(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("arc.metrics.lake._sync", fail)
+    monkeypatch.setattr("arc.metrics.storage.lake._sync", fail)
 
     with pytest.raises(OSError, match="No space"):
         write(lake, schema(v="BIGINT"), v=[1])

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arc.errors import Invalid
-from arc.metrics import linecolumns, linetext
-from arc.metrics.linegrammar import LineParser
-from arc.metrics.lineprotocol import Rejected, decode_lines
+from arc.metrics.decode import linecolumns, linetext
+from arc.metrics.decode.linegrammar import LineParser
+from arc.metrics.decode.lineprotocol import Rejected, decode_lines
 
 NOW = 1_700_000_000_000_000
 T_NS = 1697472000000000000

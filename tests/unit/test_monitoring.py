@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from arc import clock, config, logs
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
-from arc.metrics.query import QueryEngine
+from arc.metrics.query.engine import QueryEngine
 from arc.metrics.store import MetricStore
 from arc.web.application import create_app
 from arc.web.counters import BUCKETS_S, UNKNOWN, RequestCounters, Tally

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arc.errors import Invalid
-from arc.metrics import msgpackpoints, points
-from arc.metrics.msgpackpoints import decode_msgpack
+from arc.metrics.decode import msgpackpoints, points
+from arc.metrics.decode.msgpackpoints import decode_msgpack
 
 NOW = 1_700_000_000_000_000
 T_US = 1_697_472_000_000_000

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from arc.errors import Invalid
-from arc.metrics.columns import arrow_column
-from arc.metrics.points import columnar_item, items_to_batches, rows_to_batches
+from arc.metrics.decode.columns import arrow_column
+from arc.metrics.decode.points import columnar_item, items_to_batches, rows_to_batches
 
 NOW = 1_700_000_000_000_000
 T_MS = 1697472000000

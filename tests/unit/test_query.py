@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from arc.errors import Cancelled, ConfigError, Invalid, TimedOut, Unavailable
-from arc.metrics import seal as sealing
-from arc.metrics.query import QueryEngine, QueryOptions
-from arc.metrics.seal import seal
+from arc.metrics.query.engine import QueryEngine, QueryOptions
+from arc.metrics.storage import seal as sealing
+from arc.metrics.storage.seal import seal
 from arc.metrics.store import MeasurementInfo, TableView
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from arc import clock
-from arc.metrics.query import QueryResult
-from arc.metrics.render import arrow_stream, json_rows
+from arc.metrics.query.engine import QueryResult
+from arc.metrics.query.render import arrow_stream, json_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arc.errors import Invalid
-from arc.metrics.batch import Batch
-from arc.metrics.schema import ARROW_TYPES, TIME, TIME_TYPE, TableSchema, rows_as_table, widen
+from arc.metrics.decode.batch import Batch
+from arc.metrics.storage.schema import ARROW_TYPES, TIME, TIME_TYPE, TableSchema, rows_as_table, widen
 
 TIMES = pa.array([1, 2], pa.timestamp("us", "UTC"))
 VALUES = {
@@ -153,7 +153,7 @@ def test_column_that_becomes_a_tag_is_noticed():
 
 
 def test_so_many_signatures_are_not_kept(monkeypatch):
-    monkeypatch.setattr("arc.metrics.schema._MAX_SIGNATURES", 3)
+    monkeypatch.setattr("arc.metrics.storage.schema._MAX_SIGNATURES", 3)
     schema = TableSchema("db", "m")
 
     for number in range(10):

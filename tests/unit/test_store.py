@@ -16,9 +16,9 @@ import pytest
 
 from arc import clock
 from arc.errors import Invalid, Unavailable
-from arc.metrics.query import QueryEngine
+from arc.metrics.query.engine import QueryEngine
+from arc.metrics.storage.wal import WriteAheadLog
 from arc.metrics.store import MetricStore, StoreOptions
-from arc.metrics.wal import WriteAheadLog
 
 NOW_US = 1_700_000_000_000_000
 LAZY = {"buffer_age_s": 3600.0, "threads": 1}  # nothing is flushed unless asked for

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arc.errors import Invalid
-from arc.metrics.timeunits import HOUR, MAX_US, MIN_US, NANOSECOND, SECOND, column_to_us, text_to_us, to_us, unit_of
+from arc.metrics.decode.timeunits import (
+    HOUR,
+    MAX_US,
+    MIN_US,
+    NANOSECOND,
+    SECOND,
+    column_to_us,
+    text_to_us,
+    to_us,
+    unit_of,
+)
 
 INSTANT_US = 1_697_472_000_000_000
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arc.metrics import wal as wal_module
-from arc.metrics.wal import Entry, WriteAheadLog
+from arc.metrics.storage import wal as wal_module
+from arc.metrics.storage.wal import Entry, WriteAheadLog
 
 HEADER_SIZE = 16
 

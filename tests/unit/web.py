@@ -10,7 +10,7 @@ import pyarrow as pa
 from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
-from arc.metrics.guard import Plan
+from arc.metrics.query.guard import Plan
 from arc.web.application import create_app
 from arc.web.parts import Parts
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from arc.db.engine import Database
-    from arc.metrics.query import Asker
+    from arc.metrics.query.engine import Asker
 
 SECRET = "admin-secret-of-the-unit-tests-0123456789"
 ADMIN = {"Authorization": f"Bearer {SECRET}"}

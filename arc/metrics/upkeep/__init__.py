@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from arc.config import Config
     from arc.db.engine import Database
     from arc.loop import PeriodicLoop
-    from arc.metrics.query import QueryEngine
+    from arc.metrics.query.engine import QueryEngine
     from arc.metrics.store import MetricStore
 
 

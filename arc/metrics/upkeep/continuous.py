@@ -27,10 +27,10 @@ from arc.db.tables import continuous_queries, continuous_query_executions
 from arc.errors import ArcError, Invalid
 from arc.loop import PeriodicLoop
 from arc.metrics import names
-from arc.metrics.batch import Batch
-from arc.metrics.lake import literal
-from arc.metrics.parsetree import fold
-from arc.metrics.query import Window
+from arc.metrics.decode.batch import Batch
+from arc.metrics.query.engine import Window
+from arc.metrics.query.parsetree import fold
+from arc.metrics.storage.lake import literal
 from arc.metrics.upkeep.definitions import Definitions
 from arc.metrics.upkeep.deletion import remove
 from arc.metrics.upkeep.retention import Rule
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from arc.db.engine import Database
-    from arc.metrics.query import QueryEngine
+    from arc.metrics.query.engine import QueryEngine
     from arc.metrics.store import MetricStore
 
 log = logging.getLogger(__name__)

@@ -17,14 +17,14 @@ import duckdb
 
 from arc.errors import Denied, Invalid, NotFound
 from arc.metrics import names
-from arc.metrics.lake import exact, quoted, table_name
-from arc.metrics.parsetree import fold
+from arc.metrics.query.parsetree import fold
+from arc.metrics.storage.lake import exact, quoted, table_name
 from arc.metrics.upkeep.files import files_of
 
 if TYPE_CHECKING:
-    from arc.metrics.lake import Lake
-    from arc.metrics.query import QueryEngine
-    from arc.metrics.schema import TableSchema
+    from arc.metrics.query.engine import QueryEngine
+    from arc.metrics.storage.lake import Lake
+    from arc.metrics.storage.schema import TableSchema
     from arc.metrics.store import MetricStore
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from arc.metrics.lakefiles import CATALOG
+from arc.metrics.storage.lakefiles import CATALOG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from arc.metrics.lake import Lake
+    from arc.metrics.storage.lake import Lake
 
 # In the order in which DuckLake takes files for a merge.
 _FILES = f"""

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arc.metrics.lake import literal, quoted
+from arc.metrics.storage.lake import literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import duckdb
 
-    from arc.metrics.lake import Lake
+    from arc.metrics.storage.lake import Lake
     from arc.metrics.upkeep.files import StoredFile, Table
 
 log = logging.getLogger(__name__)

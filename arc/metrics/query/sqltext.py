@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from arc.errors import Invalid
 from arc.metrics import names
-from arc.metrics.lake import quoted
+from arc.metrics.storage.lake import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,14 +17,14 @@ import duckdb
 import pyarrow as pa
 
 from arc.errors import Invalid, Unreadable
-from arc.metrics import timeunits
+from arc.metrics.decode import timeunits
 from arc.metrics.names import TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from arc.metrics.timeunits import Unit
+    from arc.metrics.decode.timeunits import Unit
 
 SAMPLE_ROWS = 10_000
 _MAX_CELLS = 2_000_000  # of a table that tables() yields

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from arc.errors import Invalid
-from arc.metrics import points
-from arc.metrics.columns import arrow_column
-from arc.metrics.timeunits import column_to_us
+from arc.metrics.decode import points
+from arc.metrics.decode.columns import arrow_column
+from arc.metrics.decode.timeunits import column_to_us
 
 if TYPE_CHECKING:
-    from arc.metrics.batch import Batch
+    from arc.metrics.decode.batch import Batch
 
 # marker -> width of the value behind it, its numpy type in the body, its type in the column
 _NUMBERS = {

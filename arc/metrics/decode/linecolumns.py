@@ -18,18 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arc.errors import Invalid
-from arc.metrics.batch import Batch, time_array
-from arc.metrics.linegrammar import BOOLEANS, ESCAPED
-from arc.metrics.linetext import BACKSLASH, NEWLINE, QUOTE, are_escaped, unescaped_quotes
+from arc.metrics.decode.batch import Batch, time_array
+from arc.metrics.decode.linegrammar import BOOLEANS, ESCAPED
+from arc.metrics.decode.linetext import BACKSLASH, NEWLINE, QUOTE, are_escaped, unescaped_quotes
+from arc.metrics.decode.timeunits import column_to_us
 from arc.metrics.names import TIME
-from arc.metrics.timeunits import column_to_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.linegrammar import LineParser, Point
-    from arc.metrics.linetext import LineText, Mask, Positions
-    from arc.metrics.timeunits import Unit
+    from arc.metrics.decode.linegrammar import LineParser, Point
+    from arc.metrics.decode.linetext import LineText, Mask, Positions
+    from arc.metrics.decode.timeunits import Unit
 
     Array = np.ndarray[Any, Any]
     Token = tuple[Positions, Positions]  # where one token starts and ends in each line of a group

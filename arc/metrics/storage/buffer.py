@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from arc.metrics.batch import Batch
+    from arc.metrics.decode.batch import Batch
 
 Key = tuple[str, str]  # folded database, folded measurement
 Chunk = dict[str, "pa.Array"]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from arc.errors import Invalid
-from arc.metrics.parsetree import MARKER, Rewriter, fold, words
-from arc.metrics.sqltext import (
+from arc.metrics.query.parsetree import MARKER, Rewriter, fold, words
+from arc.metrics.query.sqltext import (
     LEXEME,
     Listing,
     explained,

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arc.errors import Invalid
-from arc.metrics.batch import Batch, time_array
-from arc.metrics.columns import NULL, BadValue, FoldedLists, arrow_column, json_text, kind_of, twice
+from arc.metrics.decode.batch import Batch, time_array
+from arc.metrics.decode.columns import NULL, BadValue, FoldedLists, arrow_column, json_text, kind_of, twice
+from arc.metrics.decode.timeunits import NANOSECOND, Unit, column_to_us, text_to_us, to_us, unit_of
 from arc.metrics.names import TIME, check_measurement, column_names, is_stored
-from arc.metrics.timeunits import NANOSECOND, Unit, column_to_us, text_to_us, to_us, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

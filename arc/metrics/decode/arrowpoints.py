@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arc.errors import Invalid, TooLarge
-from arc.metrics import timeunits
-from arc.metrics.columns import json_text
+from arc.metrics.decode import timeunits
+from arc.metrics.decode.columns import json_text
+from arc.metrics.decode.points import batch_of_columns
 from arc.metrics.names import TIME
-from arc.metrics.points import batch_of_columns
 
 if TYPE_CHECKING:
-    from arc.metrics.batch import Batch
-    from arc.metrics.timeunits import Unit
+    from arc.metrics.decode.batch import Batch
+    from arc.metrics.decode.timeunits import Unit
 
 TAGS = b"arc.tags"  # key of the schema's metadata: names of the columns that are tags
 MAX_BYTES = 256 << 20  # of one body, as plain columns

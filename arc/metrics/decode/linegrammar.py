@@ -2,7 +2,7 @@
 
     measurement("," tag "=" value)* SP field "=" value ("," field "=" value)* [SP timestamp]
 
-This is what every line means; arc/metrics/linecolumns.py reads many plain lines of one shape at once, to this effect.
+This is what every line means; linecolumns.py reads many plain lines of one shape at once, to this effect.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arc.errors import Invalid
-from arc.metrics.columns import twice
-from arc.metrics.linetext import WHITE
+from arc.metrics.decode.columns import twice
+from arc.metrics.decode.linetext import WHITE
+from arc.metrics.decode.timeunits import MAX_US, MIN_US
 from arc.metrics.names import column_names
-from arc.metrics.timeunits import MAX_US, MIN_US
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from arc.metrics.timeunits import Unit
+    from arc.metrics.decode.timeunits import Unit
 
 Value = bool | int | float | str
 

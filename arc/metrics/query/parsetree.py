@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from arc.errors import Invalid
 from arc.metrics import names
-from arc.metrics.sqltext import require_name
+from arc.metrics.query.sqltext import require_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

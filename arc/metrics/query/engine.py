@@ -25,16 +25,16 @@ import pyarrow as pa
 
 from arc import clock
 from arc.errors import ArcError, Cancelled, Invalid, NotFound, TimedOut, Unavailable
-from arc.metrics.explain import without_internals
-from arc.metrics.guard import Guard, Plan
-from arc.metrics.lake import exact, quoted
-from arc.metrics.parsetree import fold
-from arc.metrics.sqltext import lexemes_of
+from arc.metrics.query.explain import without_internals
+from arc.metrics.query.guard import Guard, Plan
+from arc.metrics.query.parsetree import fold
+from arc.metrics.query.sqltext import lexemes_of
+from arc.metrics.storage.lake import exact, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from arc.metrics.sqltext import Listing
+    from arc.metrics.query.sqltext import Listing
     from arc.metrics.store import MeasurementInfo, TableView
 
 log = logging.getLogger(__name__)

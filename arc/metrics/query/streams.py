@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from arc.metrics import render
+from arc.metrics.query import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

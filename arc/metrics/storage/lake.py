@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arc import clock
-from arc.metrics.lakefiles import CATALOG, CATALOG_FILE, FOLDER, copy_lake
-from arc.metrics.schema import TIME, TIME_TYPE, TableSchema
-from arc.metrics.seal import seal
+from arc.metrics.storage.lakefiles import CATALOG, CATALOG_FILE, FOLDER, copy_lake
+from arc.metrics.storage.schema import TIME, TIME_TYPE, TableSchema
+from arc.metrics.storage.seal import seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from arc.errors import Invalid
-from arc.metrics.points import items_to_batches
+from arc.metrics.decode.points import items_to_batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.batch import Batch
+    from arc.metrics.decode.batch import Batch
 
 
 def decode_json(body: bytes, received_us: int, ndjson: bool) -> list[Batch]:

@@ -16,8 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arc.metrics.lakefiles import CATALOG, CATALOG_FILE, FOLDER, LakeFile, doomed_files, lake_files
-from arc.metrics.wal import find_entries, has_header
+from arc.metrics.storage.lakefiles import CATALOG, CATALOG_FILE, FOLDER, LakeFile, doomed_files, lake_files
+from arc.metrics.storage.wal import find_entries, has_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

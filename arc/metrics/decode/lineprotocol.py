@@ -17,20 +17,20 @@ import numpy as np
 import pyarrow as pa
 
 from arc.errors import Invalid
-from arc.metrics import linecolumns, timeunits
-from arc.metrics.batch import Batch, time_array
-from arc.metrics.columns import KINDS, BadValue, FoldedLists, arrow_column, can_mix
-from arc.metrics.linecolumns import Group
-from arc.metrics.linegrammar import BadLine, LineParser
-from arc.metrics.linetext import PAD, WHITE, find_lines
+from arc.metrics.decode import linecolumns, timeunits
+from arc.metrics.decode.batch import Batch, time_array
+from arc.metrics.decode.columns import KINDS, BadValue, FoldedLists, arrow_column, can_mix
+from arc.metrics.decode.linecolumns import Group
+from arc.metrics.decode.linegrammar import BadLine, LineParser
+from arc.metrics.decode.linetext import PAD, WHITE, find_lines
 from arc.metrics.names import TIME, check_measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from arc.metrics.linegrammar import Point
-    from arc.metrics.linetext import Positions
-    from arc.metrics.timeunits import Unit
+    from arc.metrics.decode.linegrammar import Point
+    from arc.metrics.decode.linetext import Positions
+    from arc.metrics.decode.timeunits import Unit
 
     Numbered = tuple[int, Point]  # index of the line in the text
 

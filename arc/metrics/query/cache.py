@@ -23,7 +23,7 @@ from arc.loop import PeriodicLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from arc.metrics.guard import Plan
+    from arc.metrics.query.guard import Plan
 
 HIT, MISS, BYPASS = "HIT", "MISS", "BYPASS"
 _LISTED = 20  # entries in the figures

@@ -8,12 +8,12 @@ import msgpack
 import orjson
 import pyarrow as pa
 
-from arc.metrics import render
+from arc.metrics.query import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from arc.metrics.query import QueryResult
+    from arc.metrics.query.engine import QueryResult
 
 _NAMES = {pa.float32(): "float32", pa.float64(): "float64", pa.string(): "utf8", pa.large_string(): "large_utf8"}
 _PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}

@@ -18,7 +18,7 @@ from arc.errors import Invalid
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from arc.metrics.batch import Batch
+    from arc.metrics.decode.batch import Batch
 
 TIME = "time"
 TIME_TYPE = "TIMESTAMP WITH TIME ZONE"
@@ -78,7 +78,7 @@ class TableSchema:
         return tuple(column for column in self.columns.values() if not column[0].startswith("_"))
 
     def kinds(self) -> dict[str, str]:
-        """What columns with a type hold, in the words of arc.metrics.columns, by folded name; without the time."""
+        """What columns with a type hold, in the words of decode.columns, by folded name; without the time."""
         return {folded: _plain(kind) for folded, (_, kind) in self.columns.items() if kind not in ("NULL", TIME_TYPE)}
 
     def lake_types(self) -> dict[str, str]:

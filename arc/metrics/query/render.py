@@ -17,7 +17,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from arc.metrics.query import QueryResult
+    from arc.metrics.query.engine import QueryResult
 
 _SLICE_ROWS = 2_000
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z

@@ -1,0 +1,1 @@
+"""Decoders: bodies of write requests and files into columns."""

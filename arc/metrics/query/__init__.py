@@ -1,0 +1,1 @@
+"""Queries: guard, engine, answers."""

@@ -1,0 +1,1 @@
+"""Storage: write-ahead log, buffer, schemas, lake."""
