@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RESERVED = frozenset({"system", "internal", "_internal", "information_schema", "pg_catalog", "temp"})
 TIME = "time"  # the timestamp column of every measurement
 
+MAX_COLUMN_NAME = 255  # characters
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATABASE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _MEASUREMENT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}", re.ASCII)
 _SHAPE = "must start with a letter and contain only alphanumeric characters, underscores, or hyphens"
@@ -39,10 +42,14 @@ def check_measurement(name: str) -> None:
 def is_stored(column: str) -> bool:
     """False for columns that are dropped silently: names that start with an underscore belong to exporters.
 
-    Raises Invalid for an empty name.
+    Raises Invalid for a name that is empty, too long, or has control characters (SQL cannot quote all of them).
     """
     if not column:
         raise Invalid("column name must not be empty")
+    if len(column) > MAX_COLUMN_NAME or _CONTROL.search(column):
+        raise Invalid(
+            f"column name {column[:40]!r} must have at most {MAX_COLUMN_NAME} characters and no control characters"
+        )
     return column[0] != "_"
 
 

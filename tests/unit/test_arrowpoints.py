@@ -148,3 +148,8 @@ def test_damaged_bodies_are_invalid_or_decoded(data: st.DataObject) -> None:
         decode_arrow(bytes(broken[: data.draw(st.integers(0, len(broken)))]), "cpu", NOW_US)
     except (Invalid, TooLarge):
         pass
+
+
+def test_names_that_are_no_text_are_refused() -> None:
+    with pytest.raises(Invalid, match="Invalid Arrow payload"):
+        decode_arrow(body(pa.table({"abcd": [1]})).replace(b"abcd", b"\xffbcd"), "m", 0)

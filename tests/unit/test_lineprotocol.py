@@ -455,3 +455,8 @@ def test_quotes_in_tags_are_kept_as_the_clients_of_influxdb_send_them(line, tag,
     row = one_row(line)
 
     assert (row["t"], row["v"]) == (tag, field)
+
+
+def test_nul_in_a_name_is_refused():
+    with pytest.raises(Invalid, match="control characters"):
+        decode_lines(b"z a\0b=1 1", "ns", 0)

@@ -56,3 +56,9 @@ def test_columns_of_a_row():
 
     assert tags == ["host", "time_value", None]
     assert fields == ["usage", "Host_value", "time_value_value", None, "time_value_value_value"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "line\nbreak", "\x7f", "x" * 256])
+def test_column_names_that_sql_could_not_quote_or_nobody_could_read_are_refused(name):
+    with pytest.raises(Invalid, match="no control characters"):
+        is_stored(name)

@@ -438,6 +438,12 @@ def test_memory_that_does_not_suffice_is_the_clients_problem() -> None:
         engine.stop()
 
 
+@pytest.mark.parametrize("kind", ["BIGNUM", "UHUGEINT"])
+def test_types_an_answer_cannot_hold_are_named(engine: QueryEngine, kind: str) -> None:
+    with pytest.raises(Invalid, match=f"cannot hold the type {kind}"):
+        engine.run(f"SELECT 1::{kind}")
+
+
 def test_explain_shows_neither_files_nor_buffers(engine: QueryEngine, cpu: StandIn, directory: Path) -> None:
     for sql in (
         "EXPLAIN SELECT avg(usage) FROM cpu",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arc.errors import Invalid
 from arc.metrics.decode.batch import Batch
-from arc.metrics.storage.schema import ARROW_TYPES, TIME, TIME_TYPE, TableSchema, rows_as_table, widen
+from arc.metrics.storage.schema import ARROW_TYPES, MAX_COLUMNS, TIME, TIME_TYPE, TableSchema, rows_as_table, widen
 
 TIMES = pa.array([1, 2], pa.timestamp("us", "UTC"))
 VALUES = {
@@ -201,3 +201,20 @@ def test_column_is_widened_when_the_lake_has_it_narrower():
     assert schema.widened_then() == {"v"}
     schema.widened, schema.in_lake = schema.widened_then(), schema.lake_types()
     assert grown(batch(v="BIGINT"), schema=schema).widened_then() == {"v"}
+
+
+def test_measurement_has_at_most_a_thousand_columns():
+    full = grown(batch(**{f"c{number}": "BIGINT" for number in range(MAX_COLUMNS - 1)}))
+
+    with pytest.raises(Invalid, match="more than 1000 columns"):
+        grown(batch(one_more="BIGINT"), schema=full)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "NULL"])
+def test_column_that_some_rows_lack_is_null_there(kind):
+    with_it, without_it = batch(v=kind), batch(other="BIGINT")
+
+    table = rows_as_table(grown(with_it, without_it), [with_it.columns, without_it.columns])
+
+    table.validate(full=True)
+    assert table.column("v").to_pylist() == [*VALUES[kind].to_pylist(), None, None]

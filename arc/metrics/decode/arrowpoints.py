@@ -48,7 +48,7 @@ def decode_arrow(body: bytes, measurement: str, received_us: int) -> list[Batch]
     try:
         table = _read(body)
         batch = batch_of_table(table, measurement, received_us)
-    except (pa.ArrowException, struct.error, OSError) as error:
+    except (pa.ArrowException, struct.error, OSError, UnicodeDecodeError) as error:
         raise Invalid(f"Invalid Arrow payload: {error}") from None
     if not batch.rows:
         raise Invalid("No records in payload")

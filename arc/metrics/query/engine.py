@@ -43,6 +43,7 @@ ESTIMATE_TIMEOUT_S = 30.0
 HISTORY = 100  # queries that are remembered after their end
 RUNNING, COMPLETED, FAILED, CANCELLED, TIMED_OUT = "running", "completed", "failed", "cancelled", "timed_out"
 _BATCH_ROWS = 100_000
+_NOT_IN_ARROW = frozenset({"BIGNUM", "UHUGEINT"})  # arrive as raw bytes, and as -1 above the widest decimal
 _POLL_S = 0.1  # how late a time limit or a vanished client may be noticed
 _CATALOGUE = re.compile(r"(?i)(duckdb|ducklake|pragma|sqlite|pg)_")  # views of the engine, of which a user sees none
 _USER_ERRORS = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.OutOfMemoryException)
@@ -421,6 +422,8 @@ class QueryEngine:
         statement = plan.fill(sources)
         cursor.execute(statement)
         types = [str(column[1]) for column in cursor.description]
+        for kind in _NOT_IN_ARROW.intersection(types):
+            raise Invalid(f"an answer cannot hold the type {kind}; cast it to VARCHAR")
         reader = cursor.to_arrow_reader(_BATCH_ROWS)
         if plan.explain:
             return _all_at_once(query, without_internals(reader.read_all(), statement, query.sql, buffers))

@@ -23,7 +23,7 @@ _SLICE_ROWS = 2_000
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # Outside, texts have other widths, or there is no text at all: 0000-01-01 and 9999-12-31.
-_FIRST_US, _LAST_US = -62_167_219_200_000_000, 253_402_300_799_999_999
+_FIRST_US, _LAST_US = -62_167_219_200_000_000, 253_402_214_399_999_999
 _NS_PER_S = 1_000_000_000
 
 

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from arc import clock
 from arc.metrics.storage.lakefiles import CATALOG, CATALOG_FILE, FOLDER, copy_lake
-from arc.metrics.storage.schema import TIME, TIME_TYPE, TableSchema
+from arc.metrics.storage.schema import TIME, TableSchema
 from arc.metrics.storage.seal import seal
 
 if TYPE_CHECKING:
@@ -298,8 +298,9 @@ class Lake:
         table = table_name(schema)
         if not schema.in_lake:
             cursor.execute(f"CREATE SCHEMA IF NOT EXISTS lake.{quoted(schema.database)}")
-            cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} ({TIME} {TIME_TYPE})")
-        have = schema.in_lake or {TIME: TIME_TYPE}
+            columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in schema.lake_types().items())
+            cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+        have = schema.in_lake or schema.lake_types()
         for name, kind in schema.lake_types().items():
             if name not in have:
                 cursor.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
