@@ -127,7 +127,7 @@ class QueriesQuery(parse.ListQuery):
 
 
 class QueryDeleteQuery(BaseModel):
-    delete_destination: bool = Field(False, description="Remove the rows of the destination measurement too")
+    delete_destination: bool = Field(False, description="Remove the rows it wrote too")
 
 
 class QueryDeleted(BaseModel):
@@ -142,7 +142,7 @@ class RunRequest(BaseModel):
     )
 
     start_time: str | None = Field(None, description="RFC 3339; where the last run ended, else an hour ago")
-    end_time: str | None = Field(None, description="RFC 3339; now")
+    end_time: str | None = Field(None, description="RFC 3339; the end of the last whole interval")
     dry_run: bool = Field(False, description="Run the query, but store nothing")
 
 

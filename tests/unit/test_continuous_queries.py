@@ -98,6 +98,23 @@ def test_a_larger_window_replaces_those_within_it_and_no_others(rig: Rig) -> Non
     assert stored(rig) == [(0, 1), (1, 1), (2, 1), (3, 1)]
 
 
+def test_a_smaller_window_replaces_the_buckets_within_it(rig: Rig) -> None:
+    write(rig, 0, 1, 2)
+    number = create(rig).id
+    run(rig, number, 0, 3)
+    write(rig, 1.5)
+
+    run(rig, number, 1, 2)
+
+    assert stored(rig) == [(0, 1), (1, 2), (2, 1)]
+
+
+def test_without_an_end_a_run_ends_at_a_whole_interval(rig: Rig) -> None:
+    _, done = rig.upkeep.continuous.execute(create(rig).id, NOW + int(2.5 * HOUR), start_us=NOW)
+
+    assert done.end_us == NOW + 2 * HOUR
+
+
 def test_rows_of_others_in_the_destination_stay(rig: Rig) -> None:
     rig.write("cpu_1h", time=[NOW], n=[100])
     rig.store.flush()
@@ -293,9 +310,9 @@ def test_idle_queries_do_not_run_and_old_rows_of_active_ones_go(tmp_path: Path) 
         assert rig.upkeep.continuous.queries.executions(2, 5) == []
 
 
-def test_deleting_a_query_may_take_its_destination_along(rig: Rig) -> None:
+def test_deleting_a_query_may_take_along_what_it_wrote_and_nothing_else(rig: Rig) -> None:
     write(rig, 0)
-    kept, dropped = create(rig).id, create(rig, name="x", destination_measurement="gone").id
+    kept, dropped = create(rig).id, create(rig, name="x").id
     run(rig, kept, 0, 1)
     run(rig, dropped, 0, 1)
 
@@ -303,7 +320,6 @@ def test_deleting_a_query_may_take_its_destination_along(rig: Rig) -> None:
     rig.upkeep.continuous.delete(dropped, with_destination=True)
 
     assert stored(rig) == [(0, 1)]
-    assert stored(rig, "gone") == []
     with pytest.raises(NotFound, match="Continuous query not found"):
         rig.upkeep.continuous.delete(kept)
 

@@ -1,7 +1,7 @@
 """Continuous queries: a SELECT that runs window by window and stores its rows in another measurement.
 
     schedule or execute() -> window [start, end) -> query -> rows, marked with query and window -> one lake transaction
-    that puts them in place of what the same query wrote for this window, or windows within it -> history
+    that puts them in place of what the same query wrote for times of this window, or windows within it -> history
 
 The marks are columns that begin with "_" and are never shown. They make a window's run idempotent, also across a
 crash between the lake's commit and the history: the next run of the window replaces what the first one left.
@@ -173,25 +173,30 @@ class ContinuousQueries(PeriodicLoop):
     ) -> tuple[ContinuousQuery, Run]:
         """Run one window. Raises NotFound, Invalid, and whatever ends a query.
 
-        start_us: else where the last run ended, else an hour ago. end_us: else now.
+        start_us: else where the last run ended, else an hour ago. end_us: else the end of the last whole interval,
+        so that no bucket is cut, or now when none has ended since start_us.
         """
         query = self.queries.get(query_id)
         if start_us is None:
             start_us = query.last_processed_at if query.last_processed_at is not None else now_us - _FIRST_WINDOW_US
-        end_us = now_us if end_us is None else end_us
+        if end_us is None:
+            whole_us = now_us // query.interval_us * query.interval_us
+            end_us = whole_us if whole_us > start_us else now_us
         if start_us >= end_us:
             raise Invalid("start_time must be before end_time")
         return query, self._run_window(query, start_us, end_us, now_us, dry_run=dry_run)
 
     def delete(self, query_id: int, *, with_destination: bool = False) -> None:
-        """Delete a query with its history and, if asked for, all rows of its destination. Raises NotFound."""
+        """Delete a query with its history and, if asked for, the rows it wrote. Raises NotFound."""
         query = self.queries.get(query_id)
         self.queries.delete(query_id)
         if with_destination:
             self._store.flush()
             destination = (query.database, query.destination_measurement)
             with self._store.upkeep(destination) as lake:
-                remove(lake, self._store.schema(*destination), "true")
+                schema = self._store.schema(*destination)
+                if QUERY in schema.in_lake:  # else no query ever wrote there
+                    remove(lake, schema, f"{QUERY} = {literal(query.name)}")
 
     def rules(self) -> list[Rule]:
         """What retention has to remove on behalf of continuous queries."""
@@ -258,7 +263,11 @@ class ContinuousQueries(PeriodicLoop):
         batch = _batch(query, result.table, start_us, end_us)
         destination = self._store.schema(query.database, query.destination_measurement)
         if not dry_run and (batch.rows or destination.in_lake):
-            own = f"{QUERY} = {literal(query.name)} AND {START} >= {start_us} AND {END} <= {end_us}"
+            # By time too: a run of a part of an earlier window replaces the buckets that lie in it.
+            own = (
+                f"{QUERY} = {literal(query.name)} AND ({START} >= {start_us} AND {END} <= {end_us}"
+                f" OR {names.TIME} >= make_timestamptz({start_us}) AND {names.TIME} < make_timestamptz({end_us}))"
+            )
             self._store.replace_rows(query.database, batch, own)
         return batch.rows
 
