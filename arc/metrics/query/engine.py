@@ -74,7 +74,7 @@ class QueryOptions:
     wait_s: float = 10.0
     timeout_s: float = 300.0
     max_sql_length: int = 10_000
-    max_result_bytes: int = 1 << 30
+    max_result_bytes: int = 256 << 20  # as Arrow; rendered it takes several times as much. Streams have no limit
     slow_ms: float = 0.0
     default_database: str = "default"
 
