@@ -30,7 +30,7 @@ _SEALED = {  # setting -> the value it must show afterwards; in this order, the 
 def seal(connection: duckdb.DuckDBPyConnection, allowed_directories: Iterable[Path]) -> None:
     """Close an instance for good: only files below `allowed_directories`, no extensions, no changed settings.
 
-    Comes after everything that needs more: extensions loaded, databases attached, limits set. Sessions are in UTC
+    Comes after everything that needs more: extensions loaded, databases attached, limits set. Connections are in UTC
     from here on, because the lock also covers their settings. Raises ConfigError when a setting did not hold.
     """
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -39,11 +39,11 @@ def seal(connection: duckdb.DuckDBPyConnection, allowed_directories: Iterable[Pa
     for name, value in _SEALED.items():
         if _setting(connection, name) != value:  # a setting that holds already may be one that cannot be set now
             connection.execute(f"SET GLOBAL {name} = {value}")
-    session = connection.cursor()  # what counts is what sessions to come will see
+    later = connection.cursor()  # what counts is what connections made from now on will see
     try:
-        open_settings = [name for name, value in _SEALED.items() if _setting(session, name) != value]
+        open_settings = [name for name, value in _SEALED.items() if _setting(later, name) != value]
     finally:
-        session.close()
+        later.close()
     if open_settings:
         raise ConfigError(f"the query engine could not be sealed: {', '.join(open_settings)}")
 
