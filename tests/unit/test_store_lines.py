@@ -147,7 +147,7 @@ def test_request_without_a_good_line_is_refused(store, body, text):
 
 
 def test_unknown_precision_is_refused(store):
-    with pytest.raises(Invalid, match='invalid precision "x": must be ns, us, ms, or s'):
+    with pytest.raises(Invalid, match='invalid precision "x": must be one of ns'):
         store.write_lines(b"m v=1", "default", "x")
 
 
