@@ -38,8 +38,8 @@ def take_a_place(server: ArcServer, connection: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def busy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArcServer]:
-    """One query at a time, nobody waits, three seconds at most."""
-    options = {"query.concurrency": "1", "query.queue": "0", "query.timeout_s": "3"}
+    """One query at a time, nobody waits, six seconds at most."""
+    options = {"query.concurrency": "1", "query.queue": "0", "query.timeout_s": "6"}
     with ArcServer(tmp_path_factory.mktemp("busy") / "data", options) as server:
         yield server
 
