@@ -5,9 +5,9 @@ Instants are microseconds since the epoch, UTC.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-REVISION = "0002"  # the newest step; a database that has it needs no migration
+REVISION = "0003"  # the newest step; a database that has it needs no migration
 
 metadata = MetaData(
     naming_convention={
@@ -126,4 +126,132 @@ continuous_query_executions = Table(
     Column("duration_s", Float, nullable=False),
     Column("error_message", Text),
     sqlite_autoincrement=True,
+)
+
+settings = Table(  # what the server must remember of itself: its node id, ...
+    "settings",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# Jobs. A sealed column holds text of users that may contain a secret: it is encrypted when the job has secrets.
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # order of submission; also the row id of the search index
+    Column("id", String(32), nullable=False, unique=True),
+    Column("parent_id", String(32)),  # the task whose sub-job this is
+    Column("schedule_id", String(32)),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(100), nullable=False),  # name of the token
+    Column("started_at", BigInteger),
+    Column("completed_at", BigInteger),
+    Column("failed_at", BigInteger),
+    Column("delete_at", BigInteger, index=True),  # autoDelete
+    Column("position", Integer, nullable=False),  # of the current top-level task, from 1; 0 while PENDING
+    Column("task_count", Integer, nullable=False),
+    Column("progress", Float, nullable=False),  # percent
+    Column("document", Text, nullable=False),  # JSON as submitted, without secrets; sealed
+    Column("secrets", Text, nullable=False),  # JSON, always encrypted; empty when there are none
+    Column("variables", Text, nullable=False),  # JSON: results of tasks with `var`; sealed
+    Column("result", Text),  # sealed
+    Column("error", Text),  # sealed
+    Index("ix_jobs_state_created_at", "state", "created_at"),
+    Index("ix_jobs_parent_id", "parent_id"),
+    sqlite_autoincrement=True,
+)
+
+job_tags = Table(
+    "job_tags",
+    metadata,
+    Column("tag", Text, primary_key=True),
+    Column("job_seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True, index=True),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # FIFO order within a queue and priority
+    Column("id", String(32), nullable=False, unique=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("parent_id", String(32)),  # the composite task it is a child of
+    Column("subjob_id", String(32)),
+    Column("child_index", Integer),  # place among the children of its parent
+    Column("position", Integer, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("queue", Text),
+    Column("priority", Integer, nullable=False),
+    Column("runtime", String(10), nullable=False),  # container, process, none (composite)
+    Column("created_at", BigInteger, nullable=False),
+    Column("available_at", BigInteger, nullable=False),  # a retry with delay waits until then, PENDING
+    Column("scheduled_at", BigInteger),
+    Column("started_at", BigInteger),
+    Column("completed_at", BigInteger),
+    Column("failed_at", BigInteger),
+    Column("node_id", String(64)),
+    Column("claim_id", String(32)),  # of one delivery: a report with another one is too late
+    Column("lease_until", BigInteger),
+    Column("redelivered", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),  # retries before this record
+    Column("progress", Float, nullable=False),
+    Column("definition", Text, nullable=False),  # JSON, evaluated, defaults merged; sealed
+    Column("result", Text),  # sealed
+    Column("error", Text),  # sealed
+    Column("size", Integer),  # of a composite: number of children
+    Column("completions", Integer),  # of a composite: children that ended
+    Index("ix_tasks_claim", "state", "queue", "priority", "seq"),
+    Index("ix_tasks_job_id", "job_id", "position"),
+    Index("ix_tasks_parent_id", "parent_id"),
+    Index("ix_tasks_state_available_at", "state", "available_at"),
+    Index("ix_tasks_state_lease_until", "state", "lease_until"),
+    sqlite_autoincrement=True,
+)
+
+job_events = Table(  # every change of a state
+    "job_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("task_id", String(32)),  # null: the job itself
+    Column("old_state", String(10)),  # null: it was created
+    Column("new_state", String(10), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("node_id", String(64)),
+    Column("reason", Text),  # in our words, never a user's
+    sqlite_autoincrement=True,
+)
+
+task_logs = Table(
+    "task_logs",
+    metadata,
+    Column("seq", Integer, primary_key=True),  # also the row id of the search index
+    Column("id", String(32), nullable=False, unique=True),
+    Column("task_id", ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),  # from 1 within the task
+    Column("contents", Text, nullable=False),  # redacted before it is stored
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Index("ix_task_logs_task_id", "task_id", "number", unique=True),
+    sqlite_autoincrement=True,
+)
+
+nodes = Table(  # who runs tasks or coordinates them
+    "nodes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("kind", String(12), nullable=False),  # coordinator, worker
+    Column("hostname", Text, nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("status", String(10), nullable=False),  # UP, DOWN
+    Column("detail", Text, nullable=False),  # why it is DOWN
+    Column("queues", Text, nullable=False),  # JSON: work queues with the number of their consumers
+    Column("started_at", BigInteger, nullable=False),
+    Column("last_heartbeat_at", BigInteger, nullable=False),
+    Column("cpu_percent", Float, nullable=False),
+    Column("task_count", Integer, nullable=False),
 )

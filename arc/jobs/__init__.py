@@ -1,0 +1,1 @@
+"""Jobs: documents, states, store, coordinator, workers."""
