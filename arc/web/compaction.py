@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.metrics.upkeep.compaction import CycleRunning
 from arc.metrics.upkeep.jobs import Totals
-from arc.web import errors
+from arc.web import databases, errors
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from arc.metrics.upkeep.compaction import Candidate, Compaction, Cycle, Tier
+    from arc.metrics.upkeep.compaction import Candidate, Compaction, Tier
     from arc.metrics.upkeep.jobs import Job
 
 _EXAMPLE_JOB: dict[str, Any] = {
@@ -243,23 +243,23 @@ def compaction_candidates() -> Response:
     return jsonify(candidates=found, count=len(found), total_candidates=len(found))
 
 
-@surface.api("POST", *_paths("trigger"), needs="admin", answers={200: Triggered}, errors=[409, 503])
+@surface.api("POST", *_paths("trigger"), needs="admin", answers={200: Triggered}, errors=[404, 409, 503])
 def trigger_compaction(query: TriggerQuery, body: TriggerBody) -> Response:
     """Start a cycle and answer at once; 409 while one is running."""
     tiers = [name.strip() for name in (query.tier or "").split(",") if name.strip()]
-    return _triggered(_compaction().trigger(tiers, body.database or query.database, body.measurement))
+    return _triggered(tiers, body.database or query.database, body.measurement)
 
 
-@surface.api("POST", *_paths("hourly"), needs="admin", answers={200: Triggered}, errors=[409, 503])
+@surface.api("POST", *_paths("hourly"), needs="admin", answers={200: Triggered}, errors=[404, 409, 503])
 def trigger_hourly_compaction(body: TriggerBody) -> Response:
     """Start a cycle of the hourly tier."""
-    return _triggered(_compaction().trigger(["hourly"], body.database, body.measurement))
+    return _triggered(["hourly"], body.database, body.measurement)
 
 
-@surface.api("POST", *_paths("daily"), needs="admin", answers={200: Triggered}, errors=[409, 503])
+@surface.api("POST", *_paths("daily"), needs="admin", answers={200: Triggered}, errors=[404, 409, 503])
 def trigger_daily_compaction(body: TriggerBody) -> Response:
     """Start a cycle of the daily tier."""
-    return _triggered(_compaction().trigger(["daily"], body.database, body.measurement))
+    return _triggered(["daily"], body.database, body.measurement)
 
 
 @surface.api("GET", *_paths("jobs"), needs="read", answers={200: ActiveJobs})
@@ -302,7 +302,13 @@ def _compaction() -> Compaction:
     return parts().upkeep.compaction
 
 
-def _triggered(cycle: Cycle) -> Response:
+def _triggered(tiers: list[str], database: str | None, measurement: str | None) -> Response:
+    """Raises NotFound for a name that is not there: most likely it is misspelt."""
+    if database is not None:
+        databases.spelling(database)
+    if measurement is not None:
+        databases.check_measurement(database, measurement)
+    cycle = _compaction().trigger(tiers, database, measurement)
     return jsonify(
         message="Compaction triggered",
         status="running",

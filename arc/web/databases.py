@@ -92,7 +92,7 @@ def create_database(body: NewDatabase) -> tuple[Response, int]:
 @surface.api("GET", "/api/v1/databases/<name>", needs="read", answers={200: DatabaseInfo}, errors=[404, 503])
 def show_database(path: DatabasePath) -> Response:
     """One database."""
-    name = _spelling(path.name)
+    name = spelling(path.name)
     return jsonify(name=name, measurement_count=len(parts().store.measurements(name)))
 
 
@@ -101,7 +101,7 @@ def show_database(path: DatabasePath) -> Response:
 )
 def list_database_measurements(path: DatabasePath) -> Response:
     """Measurements of a database: columns, rows, bytes and the time they cover."""
-    name = _spelling(path.name)
+    name = spelling(path.name)
     found = [_details(info) for info in parts().store.measurements(name)]
     return jsonify(database=name, measurements=found, count=len(found))
 
@@ -111,7 +111,7 @@ def drop_database(path: DatabasePath, query: DropQuery) -> Response:
     """Remove a database with all its rows, buffered ones too. Needs `[delete] enabled` and `confirm=true`."""
     if not parts().config.get("delete", "enabled"):
         raise Denied("Delete operations are disabled. Set delete.enabled=true in arc.conf to enable.")
-    name = _spelling(path.name)
+    name = spelling(path.name)
     if not query.confirm:
         raise Invalid("Confirmation required. Add ?confirm=true to delete the database.")
     files = parts().store.drop_database(name)
@@ -125,12 +125,32 @@ def _names() -> list[str]:
     return names if default.casefold() in {name.casefold() for name in names} else [default, *names]
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     """The name as it was first written. Raises NotFound."""
     for known in _names():
         if known.casefold() == name.casefold():
             return known
     raise NotFound(f"Database '{name}' not found")
+
+
+def nothing_in(database: str, measurement: str | None = None) -> str | None:
+    """What is not there (yet), as a sentence; None when the measurement, or without one the database, is there."""
+    found = _measurements(database)
+    if measurement is not None and measurement.casefold() not in found:
+        return f"Measurement '{database}.{measurement}' does not exist yet"
+    if not found and database.casefold() not in {name.casefold() for name in _names()}:
+        return f"Database '{database}' does not exist yet"
+    return None
+
+
+def check_measurement(database: str | None, measurement: str) -> None:
+    """Raises NotFound unless there is such a measurement in the database, or without one in some."""
+    if measurement.casefold() not in _measurements(database):
+        raise NotFound(f"Measurement '{measurement if database is None else f'{database}.{measurement}'}' not found")
+
+
+def _measurements(database: str | None) -> set[str]:
+    return {info.measurement.casefold() for info in parts().store.measurements(database)}
 
 
 def _details(info: MeasurementInfo) -> dict[str, Any]:

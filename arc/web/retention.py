@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arc import clock
 from arc.errors import Invalid
-from arc.web import parse
+from arc.web import databases, parse
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PATH = "/api/v1/retention"
 _NULLABLE = {"measurement"}
+_BUFFER_DAYS = 7  # unless said otherwise
 _EXAMPLE: dict[str, Any] = {
     "id": 1,
     "name": "cpu 90 days",
@@ -50,7 +51,10 @@ class PolicyChange(BaseModel):
     measurement: str | None = Field(None, description="null: all measurements of the database")
     retention_days: int | None = None
     duration: str | None = Field(None, description="Instead of `retention_days`: `30d`, `2w`")
-    buffer_days: int | None = Field(None, description="Rows stay so many days longer; less than retention_days")
+    buffer_days: int | None = Field(
+        None,
+        description="Rows stay so many days longer; less than retention_days. 7 unless given, or what is less than that",
+    )
     is_active: bool | None = None
 
     def values(self) -> dict[str, Any]:
@@ -73,10 +77,11 @@ class NewPolicy(PolicyChange):
     database: str
 
     def values(self) -> dict[str, Any]:
-        given = {"measurement": None, "buffer_days": 7, "is_active": True} | super().values()
+        given = super().values()
         if "retention_days" not in given:
             raise Invalid("retention_days: Field required")
-        return given
+        buffer_days = min(_BUFFER_DAYS, given["retention_days"] - 1)
+        return {"measurement": None, "buffer_days": buffer_days, "is_active": True} | given
 
 
 class PolicyInfo(BaseModel):
@@ -94,6 +99,7 @@ class PolicyInfo(BaseModel):
     last_deleted_count: int
     created_at: str
     updated_at: str
+    warning: str | None = Field(None, description="Of a new or changed policy: what it covers is not there yet")
 
 
 class PolicyDeleted(BaseModel):
@@ -139,7 +145,7 @@ class PolicyExecutions(BaseModel):
 def create_retention_policy(body: NewPolicy) -> tuple[Response, int]:
     """Make a policy. It is carried out at the next scheduled time."""
     policy = parts().upkeep.retention.policies.create(clock.now_us(), **body.values())
-    return jsonify(policy_json(policy)), parse.created_status()
+    return jsonify(policy_json(policy) | _warning(policy)), parse.created_status()
 
 
 @surface.api(
@@ -161,7 +167,8 @@ def get_retention_policy(path: PolicyPath) -> Response:
 def update_retention_policy(path: PolicyPath, body: PolicyChange) -> Response:
     """Change what is named; everything else stays."""
     policies = parts().upkeep.retention.policies
-    return jsonify(policy_json(policies.update(path.policy_id, clock.now_us(), **body.values())))
+    policy = policies.update(path.policy_id, clock.now_us(), **body.values())
+    return jsonify(policy_json(policy) | _warning(policy))
 
 
 @surface.api("DELETE", f"{PATH}/<int:policy_id>", needs="admin", answers={200: PolicyDeleted}, errors=[404])
@@ -211,6 +218,12 @@ def policy_json(policy: Policy) -> dict[str, Any]:
         "created_at": clock.rfc3339(policy.created_at),
         "updated_at": clock.rfc3339(policy.updated_at),
     }
+
+
+def _warning(policy: Policy) -> dict[str, str]:
+    """A policy may be made before the first row is written, but its name may be misspelt too."""
+    text = databases.nothing_in(policy.database, policy.measurement)
+    return {"warning": f"{text}; the policy will cover it"} if text else {}
 
 
 def _execution_json(execution: Execution) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, jsonify
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from arc import clock
+from arc.errors import Invalid
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
@@ -22,6 +23,12 @@ class Schedulers(BaseModel):
 class Reloaded(BaseModel):
     message: str
     job_count: int
+
+
+class TriggerRequest(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"confirm": False}})
+
+    confirm: bool = False
 
 
 class RetentionTriggered(BaseModel):
@@ -55,9 +62,18 @@ def reload_continuous_queries() -> Response:
 
 
 @surface.api("POST", "/api/v1/schedulers/retention/trigger", needs="admin", answers={200: RetentionTriggered})
-def trigger_retention() -> Response:
-    """Carry out all retention policies now, in the background."""
-    parts().upkeep.retention.trigger()
+def trigger_retention(body: TriggerRequest) -> Response:
+    """Carry out all active retention policies now, in the background, as the schedule would.
+
+    Where `[retention] enabled = false` keeps the schedule from removing rows, this takes `"confirm": true`.
+    """
+    retention = parts().upkeep.retention
+    if not (retention.enabled or body.confirm):
+        raise Invalid(
+            "Scheduled retention is switched off ([retention] enabled = false)."
+            " Set confirm=true to carry out all active policies all the same."
+        )
+    retention.trigger()
     return jsonify(message="Retention triggered successfully")
 
 

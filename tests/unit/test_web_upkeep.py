@@ -100,6 +100,10 @@ def test_compaction_refuses_what_it_does_not_know_or_may_not(api: Api, tmp_path:
     api.ask("POST", "/api/compaction/trigger?tier=weekly", status=400)
     api.ask("POST", "/api/compaction/daily", headers=api.reader, status=403)
     api.ask("GET", "/api/compaction/history?limit=0", status=400)
+    api.rig.write_files(1)
+    for body in ({"database": "nosuch"}, {"database": "default", "measurement": "nosuch"}, {"measurement": "nosuch"}):
+        assert "nosuch' not found" in api.ask("POST", "/api/compaction/trigger", body, status=404)["detail"]
+    api.ask("POST", "/api/compaction/hourly", {"database": "DEFAULT", "measurement": "CPU"})
     with Rig(tmp_path / "off", **{"compaction.enabled": "false"}) as rig:
         off = Api(rig)
         assert off.ask("POST", "/api/compaction/trigger", status=503)["detail"].startswith("Compaction not initialized")
@@ -156,7 +160,7 @@ def test_policies_come_bare_or_in_an_envelope(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        ({**POLICY, "retention_days": 7}, "retention_days must be greater than buffer_days"),
+        ({**POLICY, "retention_days": 7, "buffer_days": 7}, "send a buffer_days of 0 to 6, not 7"),
         ({**POLICY, "retention_days": 0}, "retention_days must be"),
         ({**POLICY, "duration": "36h"}, "whole days"),
         ({**POLICY, "duration": "long"}, "duration: "),
@@ -166,6 +170,28 @@ def test_policies_come_bare_or_in_an_envelope(api: Api) -> None:
 )
 def test_bad_policies_are_refused(api: Api, body: dict[str, Any], complaint: str) -> None:
     assert complaint in api.ask("POST", "/api/v1/retention", body, status=400)["detail"]
+
+
+@pytest.mark.parametrize(("days", "buffer_days"), [(1, 0), (7, 6), (8, 7), (30, 7)])
+def test_buffer_days_fit_the_retention_unless_given(api: Api, days: int, buffer_days: int) -> None:
+    made = api.ask("POST", "/api/v1/retention", {**POLICY, "retention_days": days}, status=201)
+    refused = api.ask("PUT", f"/api/v1/retention/{made['id']}", {"retention_days": 2, "buffer_days": 2}, status=400)
+
+    assert made["buffer_days"] == buffer_days
+    assert "send a buffer_days of 0 to 1, not 2" in refused["detail"]
+
+
+def test_a_policy_for_what_is_not_there_yet_is_made_with_a_warning(api: Api) -> None:
+    api.rig.write(time=[NOW], v=[1.0])
+    path = "/api/v1/retention"
+
+    typo = api.ask("POST", path, {**POLICY, "measurement": "cpuu"}, status=201)
+    elsewhere = api.ask("POST", path, {**POLICY, "name": "q", "database": "nosuch", "measurement": None}, status=201)
+    corrected = api.ask("PUT", f"{path}/{typo['id']}", {"measurement": "CPU"})
+
+    assert typo["warning"] == "Measurement 'default.cpuu' does not exist yet; the policy will cover it"
+    assert elsewhere["warning"] == "Database 'nosuch' does not exist yet; the policy will cover it"
+    assert "warning" not in corrected
 
 
 def test_removing_rows_wants_a_confirmation_and_an_administrator(api: Api) -> None:
@@ -248,6 +274,18 @@ def test_the_schedulers_tell_and_can_be_pushed(api: Api) -> None:
     pushed = api.ask("POST", "/api/v1/schedulers/retention/trigger")
     assert pushed == {"message": "Retention triggered successfully"}
     api.ask("POST", "/api/v1/schedulers/retention/trigger", headers=api.reader, status=403)
+
+
+def test_a_push_of_retention_that_is_switched_off_wants_a_confirmation(tmp_path: Path) -> None:
+    with Rig(tmp_path, **{"retention.enabled": "false"}) as rig:
+        api, path = Api(rig), "/api/v1/schedulers/retention/trigger"
+        rig.write(time=[NOW - 9000 * DAY, NOW], v=[1.0, 2.0])
+        api.ask("POST", "/api/v1/retention", POLICY, status=201)
+
+        assert "Set confirm=true" in api.ask("POST", path, status=400)["detail"]
+        assert rig.upkeep.retention.step(NOW) == 0
+        api.ask("POST", path, {"confirm": True})
+        assert rig.upkeep.retention.step(NOW) == 1
 
 
 # ------------------------------------------------------------------------------------------------------ delete

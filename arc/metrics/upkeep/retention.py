@@ -233,4 +233,8 @@ def _check(values: Mapping[str, Any]) -> None:
     if not 0 <= values["buffer_days"] <= _MAX_DAYS:
         raise Invalid(f"buffer_days must be 0 to {_MAX_DAYS}")
     if values["retention_days"] <= values["buffer_days"]:
-        raise Invalid("retention_days must be greater than buffer_days")
+        raise Invalid(
+            "retention_days must be greater than buffer_days: rows go after both together."
+            f" With retention_days {values['retention_days']} send a buffer_days of"
+            f" 0 to {values['retention_days'] - 1}, not {values['buffer_days']}"
+        )
