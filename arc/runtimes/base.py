@@ -140,9 +140,8 @@ class Stop:
                 return
             self.reason = reason
             self._event.set()
-            calls = list(self._calls)
-        for call in calls:
-            call()
+            for call in self._calls:  # inside the lock: nobody leaves calling() while its call runs
+                call()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether it was set within timeout_s seconds."""
@@ -150,7 +149,10 @@ class Stop:
 
     @contextmanager
     def calling(self, call: Callable[[], None]) -> Iterator[None]:
-        """Inside, set() also calls `call`, once, from the thread that sets; at once if it is set already."""
+        """Inside, set() also calls `call`, once, from the thread that sets; at once if it is set already.
+
+        The call must be short and must not use this object.
+        """
         with self._lock:
             self._calls.append(call)
             is_set = self._event.is_set()
