@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.errors import Invalid
 from arc.metrics.upkeep.continuous import DRY_RUN, ContinuousQuery, Execution
-from arc.web import parse
+from arc.web import databases, parse
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
 
@@ -66,7 +66,7 @@ class QueryChange(BaseModel):
         description="One SELECT. `{start_time}` and `{end_time}` stand for the window; without them only rows of the"
         " source within it are seen. A column `time` is the time of a row, else it is the beginning of the window.",
     )
-    interval: str | None = Field(None, description="`30s`, `5m`, `1h`, `1d`; at least 10 seconds")
+    interval: str | None = Field(None, description="`30s`, `5m`, `1h`, `1d`; at least `10s`")
     tag_columns: list[str] | None = Field(None, description="Columns of the result that are tags")
     retention_days: int | None = Field(None, ge=1, le=100_000, description="Older rows of the destination go")
     delete_source_after_days: int | None = Field(
@@ -119,6 +119,7 @@ class QueryInfo(BaseModel):
     last_records_written: int | None
     created_at: str
     updated_at: str
+    warning: str | None = Field(None, description="Of a new or changed query: its source is not there yet")
 
 
 class QueriesQuery(parse.ListQuery):
@@ -183,9 +184,12 @@ class QueryExecutions(BaseModel):
 
 @surface.api("POST", PATH, needs="admin", answers={CREATED: QueryInfo})
 def create_continuous_query(body: NewQuery) -> tuple[Response, int]:
-    """Make a continuous query. Its first window begins an hour ago."""
+    """Make a continuous query. Its first window begins an hour ago.
+
+    What cannot be planned is refused, unless a measurement it reads does not exist yet.
+    """
     query = parts().upkeep.continuous.queries.create(clock.now_us(), **body.values())
-    return jsonify(query_json(query)), parse.created_status()
+    return jsonify(query_json(query) | _warning(query)), parse.created_status()
 
 
 @surface.api(
@@ -210,8 +214,8 @@ def get_continuous_query(path: QueryPath) -> Response:
 @surface.api("PUT", f"{PATH}/<int:query_id>", needs="admin", answers={200: QueryInfo}, errors=[404])
 def update_continuous_query(path: QueryPath, body: QueryChange) -> Response:
     """Change what is named; everything else stays."""
-    queries = parts().upkeep.continuous.queries
-    return jsonify(query_json(queries.update(path.query_id, clock.now_us(), **body.values())))
+    query = parts().upkeep.continuous.queries.update(path.query_id, clock.now_us(), **body.values())
+    return jsonify(query_json(query) | _warning(query))
 
 
 @surface.api("DELETE", f"{PATH}/<int:query_id>", needs="admin", answers={200: QueryDeleted}, errors=[404, 503])
@@ -277,6 +281,11 @@ def query_json(query: ContinuousQuery) -> dict[str, Any]:
         "created_at": clock.rfc3339(query.created_at),
         "updated_at": clock.rfc3339(query.updated_at),
     }
+
+
+def _warning(query: ContinuousQuery) -> dict[str, str]:
+    text = databases.nothing_in(query.database, query.source_measurement)
+    return {"warning": f"{text}; the first window will show whether the query suits it"} if text else {}
 
 
 def _execution_json(execution: Execution) -> dict[str, Any]:

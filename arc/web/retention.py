@@ -53,7 +53,7 @@ class PolicyChange(BaseModel):
     duration: str | None = Field(None, description="Instead of `retention_days`: `30d`, `2w`")
     buffer_days: int | None = Field(
         None,
-        description="Rows stay so many days longer; less than retention_days. 7 unless given, or what is less than that",
+        description="Rows stay so many days longer; less than retention_days. 7 unless given, or what fits",
     )
     is_active: bool | None = None
 

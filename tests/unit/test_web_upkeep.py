@@ -245,6 +245,7 @@ def test_a_continuous_query_from_creation_to_deletion(api: Api) -> None:
     [
         ({**QUERY, "query": "SELECT {start_time} FROM cpu"}, "both {start_time} and {end_time}"),
         ({**QUERY, "interval": "soon"}, "interval: "),
+        ({**QUERY, "interval": "5s"}, "interval must be at least 10s"),
         ({name: value for name, value in QUERY.items() if name != "interval"}, "interval: Field required"),
         ({**QUERY, "tag_columns": ["time"]}, 'tag column "time" is reserved'),
         ({**QUERY, "retention_days": 0}, "retention_days"),
@@ -252,6 +253,15 @@ def test_a_continuous_query_from_creation_to_deletion(api: Api) -> None:
 )
 def test_bad_continuous_queries_are_refused(api: Api, body: dict[str, Any], complaint: str) -> None:
     assert complaint in api.ask("POST", "/api/v1/continuous_queries", body, status=400)["detail"]
+
+
+def test_a_continuous_query_over_nothing_is_made_with_a_warning(api: Api) -> None:
+    made = api.ask("POST", "/api/v1/continuous_queries", QUERY, status=201)
+    api.rig.write(time=[NOW], host=["a"])
+    changed = api.ask("PUT", f"/api/v1/continuous_queries/{made['id']}", {"description": "now with a source"})
+
+    assert made["warning"].startswith("Measurement 'default.cpu' does not exist yet")
+    assert "warning" not in changed
 
 
 def test_a_bad_window_is_refused(api: Api) -> None:

@@ -28,7 +28,7 @@ from arc.errors import ArcError, Cancelled, Invalid, NotFound, TimedOut, Unavail
 from arc.metrics.query.explain import without_internals
 from arc.metrics.query.guard import Guard, Plan
 from arc.metrics.query.parsetree import fold
-from arc.metrics.query.sqltext import lexemes_of
+from arc.metrics.query.sqltext import without_end
 from arc.metrics.storage.lake import exact, quoted
 
 if TYPE_CHECKING:
@@ -274,11 +274,7 @@ class QueryEngine:
         plan = self.plan(sql, database)
         if plan.listing or plan.explain:
             raise Invalid("only the rows of a SELECT can be counted")
-        lexemes = list(lexemes_of(sql))
-        while lexemes[-1].text == ";":
-            lexemes.pop()
-        inner = sql[: lexemes[-1].start + len(lexemes[-1].text)]
-        counting = f"SELECT count(*) AS rows FROM ({inner})"  # noqa: S608 - checked above, and again as a whole
+        counting = f"SELECT count(*) AS rows FROM ({without_end(sql)})"  # noqa: S608 - checked above, and again as a whole
         table = self.run(counting, database=database, is_gone=is_gone, timeout_s=ESTIMATE_TIMEOUT_S, asker=asker).table
         return int(table.column(0)[0].as_py()) if table.num_columns else 0
 

@@ -69,6 +69,14 @@ def statements_of(sql: str) -> list[list[Lexeme]]:
     return [part for part in parts if part]
 
 
+def without_end(sql: str) -> str:
+    """One statement without the semicolons, blanks and comments behind it, fit to stand within another."""
+    lexemes = list(lexemes_of(sql))
+    while lexemes[-1].text == ";":
+        lexemes.pop()
+    return sql[: lexemes[-1].start + len(lexemes[-1].text)]
+
+
 def with_double_quotes(sql: str) -> str:
     """Names in back quotes, which DuckDB does not know, and the database `default`, a keyword, in double quotes."""
     if not _NEEDS_QUOTES.search(sql):

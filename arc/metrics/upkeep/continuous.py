@@ -30,6 +30,7 @@ from arc.metrics import names
 from arc.metrics.decode.batch import Batch
 from arc.metrics.query.engine import Window
 from arc.metrics.query.parsetree import fold
+from arc.metrics.query.sqltext import without_end
 from arc.metrics.storage.lake import literal
 from arc.metrics.upkeep.definitions import Definitions
 from arc.metrics.upkeep.deletion import remove
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from arc.db.engine import Database
     from arc.metrics.query.engine import QueryEngine
+    from arc.metrics.query.guard import Plan
     from arc.metrics.store import MetricStore
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ class ContinuousQuery:
 
     @property
     def interval_us(self) -> int:
-        return max(clock.parse_duration(self.interval), LEAST_INTERVAL_US)
+        return clock.parse_duration(self.interval)
 
     def window(self, start_us: int, end_us: int) -> Window:
         return Window(self.database, self.source_measurement, start_us, end_us)
@@ -301,10 +303,7 @@ class ContinuousQueries(PeriodicLoop):
         names.check_measurement(values["destination_measurement"])
         if fold(values["source_measurement"]) == fold(values["destination_measurement"]):
             raise Invalid("destination_measurement must not be source_measurement")
-        try:
-            clock.parse_duration(values["interval"])
-        except ValueError as error:
-            raise Invalid(f"interval: {error}") from None
+        _check_interval(values["interval"])
         for tag in json.loads(values["tag_columns"]):
             _check_tag(tag)
         self._check_query(values)
@@ -326,6 +325,29 @@ class ContinuousQueries(PeriodicLoop):
                 f"invalid query: without {{start_time}} and {{end_time}} it must read {'.'.join(source)},"
                 " of which it then sees one window"
             )
+        if values["is_active"]:  # one that does not fit its tables any more can still be switched off
+            self._check_result(values, plan, has_bounds=bool(kinds))
+
+    def _check_result(self, values: Mapping[str, Any], plan: Plan, *, has_bounds: bool) -> None:
+        """Have the query planned, not run. While a table of it does not exist that has to wait for the first window."""
+        if None in self._store.views(plan.tables):
+            return
+        database, window = values["database"], Window(values["database"], values["source_measurement"], 0, 1)
+        sql = f"SELECT * FROM ({without_end(_filled(values['query'], 0, 1))}) LIMIT 0"  # noqa: S608 - the guard checks it
+        try:
+            result = self._engine.run(sql, database=database, window=None if has_bounds else window)
+            _columns(result.table, 0)
+        except Invalid as error:
+            raise Invalid(f"invalid query: {error}") from None
+
+
+def _check_interval(interval: str) -> None:
+    try:
+        length_us = clock.parse_duration(interval)
+    except ValueError as error:
+        raise Invalid(f"interval: {error}") from None
+    if length_us < LEAST_INTERVAL_US:
+        raise Invalid(f"interval must be at least {LEAST_INTERVAL_US // clock.US_PER_S}s, not {interval}")
 
 
 def _check_tag(tag: str) -> None:
@@ -342,7 +364,17 @@ def _filled(query: str, start_us: int, end_us: int) -> str:
 
 
 def _batch(query: ContinuousQuery, table: pa.Table, start_us: int, end_us: int) -> Batch:
-    """A result as rows to store: time first, in types that are stored, with their marks. Raises Invalid."""
+    """A result as rows to store, with their marks. Raises Invalid."""
+    columns = _columns(table, start_us)
+    tags = tuple(name for name in columns if fold(name) in {fold(tag) for tag in query.tags})
+    columns[QUERY] = _constant(query.name, table.num_rows, pa.string())
+    columns[START] = _constant(start_us, table.num_rows, pa.int64())
+    columns[END] = _constant(end_us, table.num_rows, pa.int64())
+    return Batch(query.destination_measurement, columns, table.num_rows, tags)
+
+
+def _columns(table: pa.Table, start_us: int) -> dict[str, pa.Array]:
+    """The columns of a result, time first, in types that are stored. Raises Invalid."""
     columns: dict[str, pa.Array] = {names.TIME: _constant(start_us, table.num_rows, pa.timestamp("us", "UTC"))}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if fold(name) == names.TIME:
@@ -351,11 +383,7 @@ def _batch(query: ContinuousQuery, table: pa.Table, start_us: int, end_us: int) 
             columns[name] = _stored(name, column)
     if len({fold(name) for name in columns}) < len(columns):
         raise Invalid("two columns of the result have the same name; name them with AS")
-    tags = tuple(name for name in columns if fold(name) in {fold(tag) for tag in query.tags})
-    columns[QUERY] = _constant(query.name, table.num_rows, pa.string())
-    columns[START] = _constant(start_us, table.num_rows, pa.int64())
-    columns[END] = _constant(end_us, table.num_rows, pa.int64())
-    return Batch(query.destination_measurement, columns, table.num_rows, tags)
+    return columns
 
 
 def _constant(value: object, rows: int, kind: pa.DataType) -> pa.Array:
