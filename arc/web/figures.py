@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from arc.metrics.store import MetricStore
+    from arc.metrics.upkeep import Upkeep
     from arc.web.parts import Parts
 
 Figures = dict[str, float]
@@ -117,6 +118,22 @@ FAMILIES: Final = (
     Family("arc_query_cache_hits_total", "Queries answered out of the cache"),
     Family("arc_query_cache_misses_total", "Queries that could have been, but were run"),
     Family("arc_query_cache_bytes", "Memory of the answers in the cache"),
+    Family("arc_compaction_running", "1 while a cycle of compaction is under way"),
+    Family("arc_compaction_jobs_total", "Jobs of compaction that ended: one measurement in one tier"),
+    Family("arc_compaction_jobs_success_total", "Jobs of compaction that did their work"),
+    Family("arc_compaction_jobs_failed_total", "Jobs of compaction that failed"),
+    Family("arc_compaction_files_merged_total", "Parquet files that became part of others"),
+    Family("arc_compaction_files_written_total", "Parquet files that compaction wrote"),
+    Family("arc_compaction_bytes_merged_total", "Bytes of the files that became part of others"),
+    Family("arc_compaction_bytes_written_total", "Bytes of the files that compaction wrote"),
+    Family("arc_compaction_manifests_recovered_total", "Jobs that the end of the process before had interrupted"),
+    Family("arc_retention_executions_total", "Retention policies carried out, and rules of continuous queries"),
+    Family("arc_retention_failures_total", "Of these, those that failed in some measurement"),
+    Family("arc_retention_records_deleted_total", "Rows that retention removed"),
+    Family("arc_continuous_query_executions_total", "Windows that continuous queries ran"),
+    Family("arc_continuous_query_failures_total", "Of these, those that failed"),
+    Family("arc_continuous_query_records_written_total", "Rows that continuous queries stored"),
+    Family("arc_continuous_query_seconds_total", "Time continuous queries took, storing included"),
     Family("arc_db_connections_open", "Places at which queries run, [query] concurrency"),
     Family("arc_db_connections_in_use", "Places in use"),
 )
@@ -134,6 +151,7 @@ def figures(parts: Parts) -> Figures:
         **_wal(parts.store),
         **(_lake(parts.store) if parts.store.is_ready else {}),
         **_queries(parts),
+        **_upkeep(parts.upkeep),
     }
 
 
@@ -319,4 +337,30 @@ def _queries(parts: Parts) -> Figures:
         "db_connections_open": stats["slots"],
         "db_connections_in_use": stats["running"],
         "db_connections_idle": stats["slots"] - stats["running"],
+    }
+
+
+def _upkeep(upkeep: Upkeep) -> Figures:
+    compaction, retention, continuous = (
+        upkeep.compaction.counters,
+        upkeep.retention.counters,
+        upkeep.continuous.counters,
+    )
+    return {
+        "compaction_running": int(upkeep.compaction.cycle is not None),
+        "compaction_jobs_total": compaction.jobs,
+        "compaction_jobs_success_total": compaction.jobs - compaction.failures,
+        "compaction_jobs_failed_total": compaction.failures,
+        "compaction_files_merged_total": compaction.files_compacted,
+        "compaction_files_written_total": compaction.files_created,
+        "compaction_bytes_merged_total": compaction.bytes_before,
+        "compaction_bytes_written_total": compaction.bytes_after,
+        "compaction_manifests_recovered_total": upkeep.compaction.recovered,
+        "retention_executions_total": retention.executions,
+        "retention_failures_total": retention.failures,
+        "retention_records_deleted_total": retention.rows,
+        "continuous_query_executions_total": continuous.windows,
+        "continuous_query_failures_total": continuous.failures,
+        "continuous_query_records_written_total": continuous.rows,
+        "continuous_query_seconds_total": round(continuous.took_s, 6),
     }

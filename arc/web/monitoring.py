@@ -35,6 +35,9 @@ _GROUPS = {  # of /metrics/endpoints: prefix of its figures
     "buffer": "buffer_",
     "storage": "storage_",
     "auth": "auth_",
+    "compaction": "compaction_",
+    "retention": "retention_",
+    "continuous_queries": "continuous_query_",
 }
 _NOW = "2025-10-19T12:00:00Z"
 

@@ -20,6 +20,7 @@ from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
 from arc.metrics.query.engine import QueryEngine
 from arc.metrics.store import MetricStore
+from arc.metrics.upkeep import Upkeep
 from arc.web.application import create_app
 from arc.web.counters import BUCKETS_S, UNKNOWN, RequestCounters, Tally
 from arc.web.figures import FAMILIES, figures
@@ -52,7 +53,14 @@ class Monitored:
         self.store = MetricStore(data_dir)
         self.queries = QueryEngine(self.store)
         settings = config.load(None, {}, {"storage.dir": str(data_dir), **options})
-        given = {"config": settings, "tokens": tokens, "store": self.store, "queries": self.queries}
+        upkeep = Upkeep(self.store, self.queries, self.db, settings)
+        given = {
+            "config": settings,
+            "tokens": tokens,
+            "store": self.store,
+            "queries": self.queries,
+            "upkeep": upkeep,
+        }
         self.parts = Parts(**dict.fromkeys(REQUIRED) | given)  # type: ignore[arg-type]  # no other part is asked
         self.client: FlaskClient = create_app(self.parts).test_client()
 

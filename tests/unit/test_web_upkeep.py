@@ -333,3 +333,26 @@ def test_deletes_need_permission_a_condition_and_the_option(api: Api, tmp_path: 
     told = api.ask("GET", "/api/v1/delete/config", headers=api.reader)
     assert (told["confirmation_threshold"], told["max_rows_per_delete"]) == (10_000, 1_000_000)
     assert told["implementation"] == "rewrite-based"
+
+
+# ----------------------------------------------------------------------------------------------------- figures
+
+
+def test_what_upkeep_did_is_counted(api: Api) -> None:
+    api.rig.write_files(20)
+    number = api.ask("POST", "/api/v1/continuous_queries", QUERY, status=201)["id"]
+    window = {"start_time": "2025-10-19T12:00:00Z", "end_time": "2025-10-19T13:00:00Z"}
+    policy = api.ask("POST", "/api/v1/retention", POLICY, status=201)["id"]
+
+    api.rig.compact("hourly")
+    for dry_run in (True, False):
+        api.ask("POST", f"/api/v1/continuous_queries/{number}/execute", {**window, "dry_run": dry_run})
+        api.ask("POST", f"/api/v1/retention/{policy}/execute", {"confirm": True, "dry_run": dry_run})
+
+    found = api.ask("GET", "/api/v1/metrics")
+    assert (found["compaction_jobs_total"], found["compaction_jobs_failed_total"]) == (1, 0)
+    assert (found["compaction_files_merged_total"], found["compaction_files_written_total"]) == (20, 1)
+    assert found["compaction_bytes_merged_total"] > found["compaction_bytes_written_total"] > 0
+    assert (found["retention_executions_total"], found["retention_records_deleted_total"]) == (1, 200)
+    assert (found["continuous_query_executions_total"], found["continuous_query_records_written_total"]) == (1, 3)
+    assert api.ask("GET", "/metrics/endpoints")["retention"]["failures_total"] == 0

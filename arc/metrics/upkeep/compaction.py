@@ -90,6 +90,18 @@ class CycleRunning(Conflict):
 
 
 @dataclass(slots=True)
+class Counters:
+    """Since the start. bytes: of the files that were merged, and of those they became."""
+
+    jobs: int = 0
+    failures: int = 0
+    files_compacted: int = 0
+    files_created: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+@dataclass(slots=True)
 class _Progress:
     """What a job has done so far."""
 
@@ -128,6 +140,7 @@ class Compaction(PeriodicLoop):
     def __init__(self, store: MetricStore, db: Database, options: CompactionOptions) -> None:
         super().__init__(_CHECK_S)
         self.options = options
+        self.counters = Counters()
         self.jobs = JobHistory(db)
         self.recovered = len(self.jobs.running())
         self.jobs.close_interrupted(clock.now_us())
@@ -236,7 +249,14 @@ class Compaction(PeriodicLoop):
         else:
             left_out = ", ".join(sorted(file.name for file in progress.bad.values()))
             outcome = {"status": COMPLETED, "error": f"left out unreadable files: {left_out}" if left_out else None}
+        self._count(progress, has_failed=outcome["status"] == FAILED)
         self.jobs.change(job_id, **outcome, **progress.values(), completed_at=clock.now_us())
+
+    def _count(self, progress: _Progress, *, has_failed: bool) -> None:
+        self.counters.jobs += 1
+        self.counters.failures += has_failed
+        for name, value in progress.values().items():
+            setattr(self.counters, name, getattr(self.counters, name) + value)
 
     def _files(self, table: Table) -> list[StoredFile]:
         return files_of(self._store.lake, *table).get(table, [])

@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,16 @@ class Run:
     sql: str
 
 
+@dataclass(slots=True)
+class Counters:
+    """Since the start: windows that were run, those of them that failed, rows that were stored, time it took."""
+
+    windows: int = 0
+    failures: int = 0
+    rows: int = 0
+    took_s: float = 0.0
+
+
 class ContinuousQueries(PeriodicLoop):
     """Its thread runs what is due; any thread may edit queries and execute one."""
 
@@ -161,6 +172,8 @@ class ContinuousQueries(PeriodicLoop):
             ),
             self._check,
         )  # fmt: skip
+        self.counters = Counters()
+        self._counting = threading.Lock()
         self._store = store
         self._engine = engine
 
@@ -277,6 +290,11 @@ class ContinuousQueries(PeriodicLoop):
         self, query: ContinuousQuery, execution_id: str, status: str, start_us: int, end_us: int, now_us: int,
         records: int, took_s: float, failure: str | None,
     ) -> None:  # fmt: skip
+        with self._counting:
+            self.counters.windows += 1
+            self.counters.failures += status == FAILED
+            self.counters.rows += records
+            self.counters.took_s += took_s
         changes = {"last_execution_at": now_us, "last_execution_status": status}
         if status == COMPLETED:
             processed_us = max(end_us, self.queries.get(query.id).last_processed_at or end_us)

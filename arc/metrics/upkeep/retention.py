@@ -10,6 +10,7 @@ are dropped whole.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,15 @@ class Outcome:
             self.measurements.append(measurement)
 
 
+@dataclass(slots=True)
+class Counters:
+    """Since the start: policies and other rules carried out, those of them that failed, rows they removed."""
+
+    executions: int = 0
+    failures: int = 0
+    rows: int = 0
+
+
 class Retention(PeriodicLoop):
     """Its thread carries out what is due; any thread may edit policies and execute one.
 
@@ -132,7 +142,9 @@ class Retention(PeriodicLoop):
         # What came due while no server ran is made up for.
         past = [policy.last_execution_at or policy.created_at for policy in self.policies.all() if policy.is_active]
         self.due_us = schedule.next_after(min([*past, clock.now_us()]))
+        self.counters = Counters()
         self._is_triggered = False
+        self._counting = threading.Lock()
         self._store = store
         self._extra_rules = extra_rules
 
@@ -184,6 +196,11 @@ class Retention(PeriodicLoop):
             if rule.measurement is None or rule.measurement.casefold() == info.measurement.casefold():
                 self._apply_to(info.database, info.measurement, outcome, dry_run)
         outcome.took_ms = round((time.monotonic() - started_s) * 1000, 3)
+        if not dry_run:
+            with self._counting:
+                self.counters.executions += 1
+                self.counters.failures += bool(outcome.errors)
+                self.counters.rows += outcome.deleted_count
         return outcome
 
     def _apply_to(self, database: str, measurement: str, outcome: Outcome, dry_run: bool) -> None:
