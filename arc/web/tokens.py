@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from flask import Response, jsonify, request
@@ -16,8 +15,6 @@ from arc.web.auth import ANY, IDENTITY_KEY
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
 
-_DURATION = re.compile(r"(\d{1,9})([smhdw])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _EXAMPLE: dict[str, Any] = {
     "id": 2,
     "name": "telegraf",
@@ -67,8 +64,12 @@ class TokenFields(BaseModel):
     @field_validator("expires_in")
     @classmethod
     def _check_duration(cls, given: str | None) -> str | None:
-        if given and not _DURATION.fullmatch(given):
-            raise ValueError("expires_in: must be a number with s, m, h, d or w, such as 24h")
+        try:
+            clock.rfc3339(clock.now_us() + clock.parse_duration(given or "0s"))
+        except ValueError as error:
+            raise ValueError(f"expires_in: {error}") from None
+        except OverflowError:
+            raise ValueError(f"expires_in: {given} from now is after the year 9999") from None
         return given
 
     def values(self, now_us: int) -> dict[str, Any]:
@@ -76,8 +77,7 @@ class TokenFields(BaseModel):
         given = self.model_dump(include={"name", "description", "permissions", "enabled"}, exclude_none=True)
         given |= self.model_dump(include={"project", "organization"}, exclude_unset=True)
         if self.expires_in:
-            number, unit = _DURATION.fullmatch(self.expires_in).groups()  # type: ignore[union-attr]  # checked above
-            given["expires_at"] = now_us + int(number) * _UNIT_S[unit] * clock.US_PER_S
+            given["expires_at"] = now_us + clock.parse_duration(self.expires_in)
         elif "expires_at" in self.model_fields_set:
             given["expires_at"] = clock.parse_rfc3339(self.expires_at) if self.expires_at else None
         return given

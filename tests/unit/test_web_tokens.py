@@ -60,6 +60,10 @@ def test_expiry_is_an_instant_or_a_duration(web: WebApp) -> None:
 
     assert at.get_json()["expires_at"] == "2030-01-01T00:00:00Z"
     assert 0 <= clock.parse_rfc3339(after["expires_at"]) - before_us - 90 * 60 * 10**6 < 60 * 10**6
+    for bad in ("soon", "999999999w"):
+        refused = web.client.post("/auth/tokens", json={"name": "c", "expires_in": bad}, headers=ADMIN)
+        assert refused.status_code == 400
+        assert refused.get_json()["detail"].startswith("expires_in: ")
 
 
 def test_expired_token_is_refused(web: WebApp) -> None:
