@@ -133,7 +133,7 @@ class Arc:
             os._exit(0)  # its thread cannot be ended, and nothing else is open
 
     def _listen(self) -> ArcServer:
-        from arc.web.application import create_app
+        from arc.web.application import HOT_PATHS, create_app
         from arc.web.parts import Parts
         from arc.web.server import ArcServer
 
@@ -159,6 +159,7 @@ class Arc:
                 max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
                 pin_threads=options["pin_threads"],
+                grouped=HOT_PATHS,
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {options['host']} port {options['port']}: {error.strerror}") from None
@@ -179,7 +180,7 @@ class Arc:
             _show_secret("ADMIN TOKEN arc-recovery GENERATED", f"Admin API token: {secret}")
 
     def _start_sampler(self) -> None:
-        from arc.web.history import Sampler
+        from arc.web.sampler import Sampler
 
         self._start_loop(Sampler(self.handed))
 

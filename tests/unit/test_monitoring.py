@@ -24,9 +24,10 @@ from arc.metrics.upkeep import Upkeep
 from arc.web.application import create_app
 from arc.web.counters import BUCKETS_S, UNKNOWN, RequestCounters, Tally
 from arc.web.figures import FAMILIES, figures
-from arc.web.history import INTERVAL_S, KINDS, RETENTION_MIN, History, Sampler
+from arc.web.history import INTERVAL_S, KINDS, RETENTION_MIN, History
 from arc.web.logview import record_json
 from arc.web.parts import Parts
+from arc.web.sampler import Sampler
 from tests.unit.web import ADMIN, SECRET
 
 if TYPE_CHECKING:
