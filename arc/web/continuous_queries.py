@@ -75,9 +75,8 @@ class QueryChange(BaseModel):
     is_active: bool | None = None
 
     def values(self) -> dict[str, Any]:
-        """What was said, under the store's names; null counts only where it means something."""
-        given = self.model_dump(exclude_unset=True)
-        given = {name: value for name, value in given.items() if value is not None or name in _NULLABLE}
+        """What was said, under the store's names."""
+        given = parse.said(self, _NULLABLE)
         if "tag_columns" in given:
             given["tag_columns"] = json.dumps(given["tag_columns"])
         return given

@@ -16,7 +16,7 @@ from arc.errors import Invalid, TooLarge
 from arc.metrics import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from _typeshed.wsgi import WSGIEnvironment
     from pydantic import ValidationError
@@ -110,6 +110,12 @@ def _complaint(error: Any) -> str:
         return str(error["ctx"]["error"])
     field = ".".join(str(part) for part in error["loc"])
     return f"{field}: {error['msg']}" if field else str(error["msg"])
+
+
+def said(model: BaseModel, nullable: Container[str], exclude: set[str] | None = None) -> dict[str, Any]:
+    """What a caller said of a definition, by name; null counts only where it means something."""
+    given = model.model_dump(exclude_unset=True, exclude=exclude)
+    return {name: value for name, value in given.items() if value is not None or name in nullable}
 
 
 class ListQuery(BaseModel):

@@ -426,7 +426,6 @@ def _profile(result: QueryResult | Answer) -> dict[str, Any]:
         "total_ms": round(result.wait_ms + result.execution_ms, 3),
         "planner_ms": result.planning_ms,
         "execution_ms": round(result.execution_ms - result.planning_ms, 3),
-        "rows_scanned": None,  # the engine tells only by printing it
         "latency_ms": _ms_since(request.environ["arc.started_s"]),
     }
     return {"profile": figures}

@@ -58,9 +58,8 @@ class PolicyChange(BaseModel):
     is_active: bool | None = None
 
     def values(self) -> dict[str, Any]:
-        """What was said, under the store's names; null counts only where it means something."""
-        given = self.model_dump(exclude_unset=True, exclude={"duration"})
-        given = {name: value for name, value in given.items() if value is not None or name in _NULLABLE}
+        """What was said, under the store's names."""
+        given = parse.said(self, _NULLABLE, exclude={"duration"})
         if self.duration:
             given["retention_days"] = _days(self.duration)
         return given
