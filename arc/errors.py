@@ -65,6 +65,10 @@ class Unavailable(ArcError):
         self.retry_after_s = retry_after_s
 
 
+class Damaged(ArcError):
+    """Stored rows cannot be read; an operator has to do something about it."""
+
+
 class Unsupported(ArcError):
     """A request of another system's clients for something Arc does not do."""
 

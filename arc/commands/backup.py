@@ -77,20 +77,23 @@ def restore(source: Path, data: Path) -> None:
 @click.command()
 @configured
 @click.option("--fix", is_flag=True, help="Remove files that nothing needs, cut unreadable ends off the log.")
+@click.option(
+    "--drop-damaged", is_flag=True, help="Go on without files whose rows are lost; what is left of them is kept aside."
+)
 @click.option("--deep", is_flag=True, help="Decode every row instead of looking at the ends of each file.")
-def check(loaded: Config, fix: bool, deep: bool) -> None:
+def check(loaded: Config, fix: bool, drop_damaged: bool, deep: bool) -> None:
     """Verify the files of a data directory that no server uses; exit 1 if something is damaged."""
     data_dir = Path(loaded.get("storage", "dir")).expanduser().absolute()
     if not data_dir.is_dir():
         raise NotFound(f"no data directory {data_dir}")
     with datadir.locked(data_dir):
-        damaged = _report(data_dir, fix=fix, deep=deep)
+        damaged = _report(data_dir, fix=fix, drop=drop_damaged, deep=deep)
     if damaged:
         raise ArcError(f"{damaged} faults in {data_dir}")
     click.echo(f"{data_dir} is sound")
 
 
-def _report(data_dir: Path, *, fix: bool, deep: bool) -> int:
+def _report(data_dir: Path, *, fix: bool, drop: bool, deep: bool) -> int:
     """Print each fault; returns how many of them are damage that remains."""
     from arc.db import sqlitefile
     from arc.metrics.storage.check import Fault, check_lake, check_log
@@ -102,9 +105,12 @@ def _report(data_dir: Path, *, fix: bool, deep: bool) -> int:
         if fault.fix and fix:
             fault.fix()
             ending = f"; {fault.remedy}"
-        elif fault.fix:
-            ending = "; --fix helps"
-        damaged += fault.is_damage and not (fault.fix and fix)
+        elif fault.drop and drop:
+            fault.drop()
+            ending = "; dropped, what is left of it is in lake/damaged"
+        elif fault.fix or fault.drop:
+            ending = "; --fix helps" if fault.fix else "; to go on without it: --drop-damaged"
+        damaged += fault.is_damage and not ((fault.fix and fix) or (fault.drop and drop))
         click.echo(f"{fault.path.relative_to(data_dir)}: {fault.text}{ending}")
     return damaged
 

@@ -7,6 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import msgpack
+import pyarrow.parquet as pq
 import pytest
 
 from arc import datadir
@@ -83,6 +84,33 @@ def test_a_cut_file_is_damage(data: Path, capsys: pytest.CaptureFixture[str]) ->
 
     assert status == 1
     assert "the catalog says" in out
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_lake_goes_on_without_a_damaged_file(data: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    file = data_files(data)[0]
+    [value] = pq.read_table(file).column("v").to_pylist()
+    if damage == "cut":
+        os.truncate(file, 10)
+    else:
+        file.unlink()
+
+    assert "to go on without it: --drop-damaged" in checked(data, capsys, "--fix")[1]
+    status, out = checked(data, capsys, "--drop-damaged")
+
+    assert status == 0
+    assert "dropped" in out
+    assert stored_values(data) == [kept for kept in (1, 2, 3, 4) if kept != value]
+    assert (data / "lake" / "damaged" / "plant" / "cpu" / file.name).exists() == (damage == "cut")
+    assert checked(data, capsys) == (0, f"{data} is sound\n")
+
+
+def test_files_that_are_all_missing_are_not_dropped(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in data_files(data):
+        file.unlink()
+
+    assert checked(data, capsys, "--drop-damaged")[0] == 1
+    assert checked(data, capsys)[1].count("is missing") == 2
 
 
 def test_only_a_deep_check_finds_damage_among_the_rows(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import duckdb_extension_ducklake
 import pyarrow as pa
 import pytest
 
-from arc.errors import Cancelled, ConfigError, Invalid, TimedOut, Unavailable
+from arc.errors import Cancelled, ConfigError, Damaged, Invalid, TimedOut, Unavailable
 from arc.metrics.query.engine import QueryEngine, QueryOptions
 from arc.metrics.storage import seal as sealing
 from arc.metrics.storage.seal import seal
 from arc.metrics.store import MeasurementInfo, TableView
+from tests.unit.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -456,6 +458,29 @@ def test_explain_shows_neither_files_nor_buffers(engine: QueryEngine, cpu: Stand
         assert "usage" in text
         for secret in ("arc_", ".parquet", "ducklake-", directory.name, "VERSION", "Filename"):
             assert secret not in text
+
+
+@pytest.mark.parametrize("size", [None, 0, 100])
+def test_a_damaged_file_is_named_with_its_measurement_and_the_cure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int | None
+) -> None:
+    with Rig(tmp_path) as rig:
+        rig.write_files(2)
+        rig.write_files(1, measurement="mem")
+        file = rig.files()[0].path
+        if size is None:
+            file.unlink()
+        else:
+            os.truncate(file, size)
+        rig.reopen()
+
+        with pytest.raises(Damaged, match=f"'default.cpu' cannot be read: its file {file.name} .* --drop-damaged"):
+            rig.query("SELECT sum(n) FROM cpu")
+
+        assert f"default/cpu/{file.name} of the lake cannot be read" in caplog.text
+        assert rig.query("SELECT count(*) FROM mem") == [(10,)]
+        with pytest.raises(Invalid, match="Conversion Error"):
+            rig.query("SELECT '/files/default/cpu/x.parquet'::INT FROM mem")
 
 
 def test_result_that_is_too_large_is_refused(store: StandIn) -> None:

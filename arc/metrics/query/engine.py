@@ -24,7 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from arc import clock
-from arc.errors import ArcError, Cancelled, Invalid, NotFound, TimedOut, Unavailable
+from arc.errors import ArcError, Cancelled, Damaged, Invalid, NotFound, TimedOut, Unavailable
 from arc.metrics.query.explain import without_internals
 from arc.metrics.query.guard import Guard, Plan
 from arc.metrics.query.parsetree import fold
@@ -51,6 +51,8 @@ _USER_ERROR_TEXT = re.compile(
     r"(Binder|Catalog|Conversion|Invalid Input|Invalid Type|Mismatch Type|Not implemented|Out of Memory|Out of Range"
     r"|Parser|Syntax|Sequence|Divide by Zero|Decimal) Error"
 )
+# A file of the lake in a message of the engine.
+_LAKE_FILE = re.compile(r"/files/(?P<database>[^/\"']+)/(?P<measurement>[^/\"']+)/(?P<name>[^/\"']+\.parquet)")
 
 # What follows in a message: the statement as rewritten, which the user never wrote, or advice for whoever runs DuckDB.
 _ASIDES = re.compile(r"\n\s*(?:LINE \d+:|Possible solutions|Please try installing)")
@@ -362,7 +364,7 @@ class QueryEngine:
                     opened.batches = _counting(query, opened.batches)
                     yield opened
                 except (duckdb.Error, OSError, pa.ArrowException) as exc:
-                    raise _translated(exc, query, buffers) from exc
+                    raise _translated(exc, query, plan, buffers) from exc
             self._note_if_slow(query, plan)
 
     @contextmanager
@@ -516,6 +518,16 @@ class QueryEngine:
             log.warning("query %s of %s took %.0f ms", query.id, tables or "no measurement", took_ms)
 
 
+def _damaged(file: re.Match[str], reason: str) -> Damaged:
+    """What to tell of a Parquet file that cannot be read; until something is done, each query of its rows fails."""
+    named = f"{file['database']}/{file['measurement']}/{file['name']}"
+    log.error("file %s of the lake cannot be read: %s", named, reason)
+    return Damaged(
+        f"Measurement '{file['database']}.{file['measurement']}' cannot be read: its file {file['name']} is damaged or"
+        " missing. Restore a backup, or stop the server and run `python arc.py check --drop-damaged`"
+    )
+
+
 def _status(failure: BaseException | None) -> str:
     if failure is None:
         return COMPLETED
@@ -583,13 +595,16 @@ def _interrupt(query: ActiveQuery) -> None:
             pass
 
 
-def _translated(exc: Exception, query: ActiveQuery, buffers: list[str]) -> Exception:
+def _translated(exc: Exception, query: ActiveQuery, plan: Plan, buffers: list[str]) -> Exception:
     """An error of the engine in our terms; what no statement can cause stays as it is, a defect."""
     if query.verdict is not None:
         return query.verdict
     text = str(exc)
     if "No space left on device" in text:
         return Unavailable("No disk space left for sorting and joining", retry_after_s=30)
+    file = _LAKE_FILE.search(text)
+    if file and (fold(file["database"]), fold(file["measurement"])) in {(fold(a), fold(b)) for a, b in plan.tables}:
+        return _damaged(file, text)
     if not isinstance(exc, _USER_ERRORS) and not _USER_ERROR_TEXT.match(text):
         return exc
     text = _ASIDES.split(text)[0].strip()

@@ -2,7 +2,8 @@
 
 check_lake: every file a snapshot needs is there, as long as it was, a whole Parquet file with the right number of rows
 check_log: every segment of the write-ahead log can be read to its end
-A fault says what is wrong; where mending loses no row, it brings the means.
+A fault says what is wrong; where mending loses no row, it brings the means, and where rows are lost already, the means
+to do without them: until then, no query of their measurement works.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arc.metrics.storage.lakefiles import CATALOG, CATALOG_FILE, FOLDER, LakeFile, doomed_files, lake_files
+from arc.metrics.storage.lakefiles import CATALOG, CATALOG_FILE, FOLDER, LakeFile, doomed_files, forget_file, lake_files
 from arc.metrics.storage.wal import find_entries, has_header
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Fault:
     """Something on disk that is not as it should be.
 
     is_damage: False for what a crash leaves and the next start removes. fix: mends it, as `remedy` says.
+    drop: gives the rows of a damaged file up for lost.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Fault:
     is_damage: bool = True
     remedy: str = ""
     fix: Callable[[], None] | None = None
+    drop: Callable[[], None] | None = None
 
 
 def check_lake(lake: Path, *, deep: bool) -> Iterator[Fault]:
@@ -51,10 +54,14 @@ def check_lake(lake: Path, *, deep: bool) -> Iterator[Fault]:
     except duckdb.Error as error:
         yield Fault(catalog, f"the catalog cannot be read: {error}; restore a backup")
         return
+    # With no file at all, it is more likely that a disk is not mounted than that all is lost.
+    is_there = any(file.path.exists() for file in needed)
     for file in needed:
         fault = _fault_of(file, deep=deep)
         if fault and file.is_current:
-            yield Fault(file.path, fault)
+            # Without its file of deleted positions, rows that were deleted would come back.
+            drop = partial(_drop, lake, file.path, file.number) if is_there and file.number is not None else None
+            yield Fault(file.path, fault, drop=drop)
         elif fault:
             yield Fault(file.path, f"{fault} (only older snapshots need it)", is_damage=False)
     known = {file.path for file in needed} | doomed
@@ -84,6 +91,15 @@ def _named_files(catalog: Path, folder: Path) -> tuple[list[LakeFile], set[Path]
         path = str(catalog).replace("'", "''")
         connection.execute(f"ATTACH '{path}' AS {CATALOG} (READ_ONLY)")
         return lake_files(connection, folder), doomed_files(connection, folder)
+
+
+def _drop(lake: Path, path: Path, number: int) -> None:
+    """Go on without a file of rows; what there is of it is kept in lake/damaged/."""
+    forget_file(lake / CATALOG_FILE, number)
+    if path.exists():
+        kept = lake / "damaged" / path.relative_to(lake / FOLDER)
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.replace(kept)
 
 
 def _fault_of(file: LakeFile, *, deep: bool) -> str:

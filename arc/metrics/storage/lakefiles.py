@@ -8,10 +8,10 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import duckdb
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import duckdb
 
 CATALOG = "__ducklake_metadata_lake"  # under this name DuckLake attaches the catalog of the lake `lake`
 CATALOG_FILE = "catalog.ducklake"
@@ -19,12 +19,12 @@ FOLDER = "files"
 
 # A table may have several rows, one for each change of its name; where its files lie never changes.
 _FILES = f"""
-SELECT DISTINCT s.path, t.path, f.path, f.file_size_bytes, f.record_count, f.end_snapshot IS NULL
+SELECT DISTINCT s.path, t.path, f.path, f.file_size_bytes, f.record_count, f.end_snapshot IS NULL, f.data_file_id
 FROM {CATALOG}.ducklake_data_file f
 JOIN {CATALOG}.ducklake_table t USING (table_id)
 JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id
 UNION ALL
-SELECT DISTINCT s.path, t.path, d.path, d.file_size_bytes, d.delete_count, d.end_snapshot IS NULL
+SELECT DISTINCT s.path, t.path, d.path, d.file_size_bytes, d.delete_count, d.end_snapshot IS NULL, NULL
 FROM {CATALOG}.ducklake_delete_file d
 JOIN {CATALOG}.ducklake_table t USING (table_id)
 JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id
@@ -34,26 +34,39 @@ _DOOMED = f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion"  #
 
 @dataclass(frozen=True, slots=True)
 class LakeFile:
-    """A Parquet file of rows or of deleted positions. is_current: not only older snapshots need it."""
+    """A Parquet file of rows or of deleted positions.
+
+    is_current: not only older snapshots need it. number: the catalog's for a file of rows, else None.
+    """
 
     path: Path
     size_bytes: int
     rows: int
     is_current: bool
+    number: int | None
 
 
 def lake_files(cursor: duckdb.DuckDBPyConnection, folder: Path) -> list[LakeFile]:
     """Every file that some snapshot needs. folder: where relative paths begin."""
     # An absolute path takes the place of what stands before it, here as in DuckLake.
     return [
-        LakeFile(folder / schema / table / file, size, rows, current)
-        for schema, table, file, size, rows, current in cursor.execute(_FILES).fetchall()
+        LakeFile(folder / schema / table / file, size, rows, current, number)
+        for schema, table, file, size, rows, current, number in cursor.execute(_FILES).fetchall()
     ]
 
 
 def doomed_files(cursor: duckdb.DuckDBPyConnection, folder: Path) -> set[Path]:
     """Files that nobody needs any more and the next clean-up removes."""
     return {folder / path for (path,) in cursor.execute(_DOOMED).fetchall()}
+
+
+def forget_file(catalog: Path, number: int) -> None:
+    """Strike a file of rows off the catalog of a lake that nobody has open, also for older snapshots."""
+    with duckdb.connect(str(catalog)) as connection:
+        connection.begin()
+        for table in ("ducklake_delete_file", "ducklake_file_column_stats", "ducklake_data_file"):
+            connection.execute(f"DELETE FROM {table} WHERE data_file_id = ?", [number])  # noqa: S608 - constants
+        connection.commit()
 
 
 def copy_lake(cursor: duckdb.DuckDBPyConnection, lake: Path, target: Path) -> None:
