@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 MAX_DEPTH = 100  # levels of lists and objects; some 25 composite tasks inside of each other
+MAX_VALUES = 50_000
 MAX_LINES = 100  # of an error
 _MAX_DIGITS = 18
 _MAX_NAME = 64  # characters of an unknown name that are repeated in an error
@@ -47,7 +48,7 @@ def parse(body: bytes, content_type: str | None, kind: type[_Kind] = JobDocument
     """
     read = _reader(content_type)
     tree = read(_decoded(body))
-    _refuse_depth(tree)
+    _refuse_size(tree)
     document = _model(kind, tree)
     if isinstance(document, JobDocument) and document.wait is not None:
         parse_duration(document.wait.timeout)
@@ -99,10 +100,14 @@ _JSON = json.JSONDecoder(parse_int=_whole, parse_constant=_refuse_constant)
 _READERS = {"application/json": _json, "text/yaml": yamltext.load, "application/x-yaml": yamltext.load}
 
 
-def _refuse_depth(tree: Any) -> None:
-    level = [tree]
+def _refuse_size(tree: Any) -> None:
+    """Level by level, so that no depth is too much for it."""
+    level, values = [tree], 0
     for _ in range(MAX_DEPTH + 1):
         level = [child for value in level for child in _children(value)]
+        values += len(level)
+        if values > MAX_VALUES:
+            raise Invalid(f"the document has more than {MAX_VALUES} values")
         if not level:
             return
     raise _too_deep()
@@ -164,6 +169,5 @@ def _line_of(tree: Any, loc: tuple[str | int, ...]) -> int:
 
 
 def _joined(lines: Iterator[str]) -> str:
-    shown = list(islice(lines, MAX_LINES))
-    more = sum(1 for _ in lines)
-    return "\n".join([*shown, f"and {more} more"] if more else shown)
+    shown = list(islice(lines, MAX_LINES + 1))
+    return "\n".join(shown if len(shown) <= MAX_LINES else [*shown[:MAX_LINES], "and more"])

@@ -7,6 +7,7 @@ Source: the jobs specification, section 3.1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from arc.errors import Invalid
@@ -60,10 +61,8 @@ CRON = Rule("cron", _accepted_by(cron.parse))
 
 def broken_rules(part: Part, path: str) -> Iterator[str]:
     """A line for each field that breaks a rule, in the order of the fields, what is inside of them included."""
-    for name, field in type(part).model_fields.items():
-        label = _label(field.alias or name)
+    for name, label, rules in _fields(type(part)):
         value = _given(part, name)
-        rules = (rule for rule in field.metadata if isinstance(rule, Rule))
         broken = next((rule for rule in rules if not rule.holds(value)), None)
         if broken is not None:
             yield _line(path, label, broken.tag)
@@ -71,6 +70,15 @@ def broken_rules(part: Part, path: str) -> Iterator[str]:
             yield from _inside(value, f"{path}.{label}")
     for label, tag in part.conflicts():
         yield _line(path, label, tag)
+
+
+@cache
+def _fields(kind: type[Part]) -> list[tuple[str, str, list[Rule]]]:
+    """Name, label in paths and rules of each field."""
+    return [
+        (name, _label(field.alias or name), [rule for rule in field.metadata if isinstance(rule, Rule)])
+        for name, field in kind.model_fields.items()
+    ]
 
 
 def _inside(value: object, path: str) -> Iterator[str]:

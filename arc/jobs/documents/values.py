@@ -7,6 +7,7 @@ whether `1.10` is a text or a number, so the source text is kept until then.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
@@ -95,6 +96,13 @@ def _truth(value: object) -> object:
     return _TRUTHS.get(value.text.lower(), value) if isinstance(value, Scalar) and value.is_plain else value
 
 
+@cache
+def _names(part: type[BaseModel]) -> dict[str, str]:
+    """Keys as documents write them, by the same without case."""
+    names = (field.alias or name for name, field in part.model_fields.items())
+    return {name.casefold(): name for name in names}
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[list[Text], Field(default_factory=list)]
 TextMap = Annotated[dict[Text, Text], Field(default_factory=dict, repr=False)]  # may hold secrets
@@ -115,16 +123,11 @@ class Part(BaseModel):
             return {}
         if not isinstance(value, dict):
             return value
-        names = cls.names()
+        names = _names(cls)
         # The keys of YAML are the names themselves, those of JSON in any case.
-        spelled = {} if isinstance(value, YamlObject) else {name.casefold(): name for name in names}
-        found = ((spelled.get(key.casefold(), key), item) for key, item in value.items())
-        return {key: item for key, item in found if not (key in names and is_null(item))}
-
-    @classmethod
-    def names(cls) -> frozenset[str]:
-        """Keys as documents write them."""
-        return frozenset(field.alias or name for name, field in cls.model_fields.items())
+        keep_case = isinstance(value, YamlObject)
+        found = ((key if keep_case else names.get(key.casefold(), key), item) for key, item in value.items())
+        return {key: item for key, item in found if not (is_null(item) and key in names.values())}
 
     @model_serializer(mode="wrap")
     def _omit_empty(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from arc.jobs.documents.values import Scalar, YamlList, YamlObject
 
 MAX_COST = 4_000_000  # characters of all texts with aliases written out; a value counts VALUE_COST besides
 VALUE_COST = 32
+MAX_NAME = 64  # characters of a name that are repeated in an error
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # the first is 10 times as fast
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("int", "float", "bool", "null")}
@@ -78,7 +79,7 @@ class _Builder:
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         if event.anchor not in self._anchors:
-            _refuse(_line(event), f"no anchor {event.anchor!r} has ended before this alias")
+            _refuse(_line(event), f"no anchor {_shown(event.anchor)} has ended before this alias")
         value, cost = self._anchors[event.anchor]
         self._charge(cost, event)
         self._place(value, _line(event))
@@ -131,7 +132,7 @@ def _place_in_object(place: _Open, value: Any, line: int) -> None:
 
 def _set(target: Any, key: str, value: Any, line: int) -> None:
     if key in target:
-        _refuse(line, f"key {key!r} is already in line {target.lines[key]}")
+        _refuse(line, f"key {_shown(key)} is already in line {target.lines[key]}")
     target[key] = value
     target.lines[key] = line
 
@@ -153,11 +154,15 @@ def _merge(target: Any, source: YamlObject) -> None:
 
 def _refuse_unknown_tag(event: Any) -> None:
     if event.tag not in _KNOWN_TAGS:
-        _refuse(_line(event), f"unknown tag {event.tag!r}")
+        _refuse(_line(event), f"unknown tag {_shown(event.tag)}")
 
 
 def _line(event: yaml.Event) -> int:
     return int(event.start_mark.line) + 1
+
+
+def _shown(name: str) -> str:
+    return repr(name[:MAX_NAME])
 
 
 def _refuse(line: int, problem: str) -> NoReturn:
