@@ -27,6 +27,10 @@ class TaskFailed(ArcError):
     """The task did not succeed; the text is its error, such as `exit code 7: last ten lines`."""
 
 
+class TaskStopped(TaskFailed):
+    """It was stopped or ran out of time; the text is the reason and nothing else."""
+
+
 class RuntimeUnavailable(Unavailable):
     """Nothing can run at all at the moment: no container engine answers."""
 
@@ -184,11 +188,11 @@ class Deadline:
         return None if self.ends_at is None else max(0.0, self.ends_at - time.monotonic())
 
     def check(self) -> None:
-        """Raises TaskFailed with the reason once the work has to end."""
+        """Raises TaskStopped once the work has to end."""
         if self.stop.is_set:
-            raise TaskFailed(self.stop.reason)
+            raise TaskStopped(self.stop.reason)
         if self.remaining_s() == 0.0:
-            raise TaskFailed(DEADLINE_EXCEEDED)
+            raise TaskStopped(DEADLINE_EXCEEDED)
 
 
 class Runtime(Protocol):
@@ -208,7 +212,8 @@ class Runtime(Protocol):
     def reap(self, keep: Collection[str] = ()) -> int:
         """Remove what dead runs of this instance left: containers, volumes, networks, processes, directories.
 
-        keep: ids of tasks that still run. Returns how many things were removed.
+        keep: ids of tasks that still run; those of this object are known. Returns how many things were removed.
+        Raises RuntimeUnavailable when nobody can say now what is left.
         """
 
     def close(self) -> None:

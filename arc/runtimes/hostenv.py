@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from arc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def parse(specs: Iterable[str]) -> dict[str, str]:
@@ -22,6 +22,6 @@ def parse(specs: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def values(names: dict[str, str]) -> dict[str, str]:
+def values(names: Mapping[str, str]) -> dict[str, str]:
     """What a step gets; a variable that is not set on the host is empty."""
     return {alias: os.environ.get(name, "") for alias, name in names.items()}

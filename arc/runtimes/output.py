@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from typing import TYPE_CHECKING
 
 from arc.runtimes.base import TaskFailed
@@ -19,15 +20,23 @@ log = logging.getLogger(__name__)
 
 
 class Output:
-    """Output of one step on its way to the reporter."""
+    """Output of one step on its way to the reporter. Any thread may add; after close() nothing is passed on."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+        self._lock = threading.Lock()
+        self._is_closed = False
         self._tail = b""
 
     def add(self, data: bytes) -> None:
-        self._tail = (self._tail + data)[-TAIL_BYTES:]
-        self._reporter.log(data)
+        with self._lock:
+            if not self._is_closed:
+                self._tail = (self._tail + data)[-TAIL_BYTES:]
+                self._reporter.log(data)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
 
     def tail(self) -> str:
         """The last ten lines, with the line break at their end."""

@@ -84,7 +84,7 @@ class ProcessGroup:
     ) -> None:
         """Pass output on until the leader has ended; on_tick() now and every tick_s seconds.
 
-        Raises TaskFailed when the deadline or a stop comes first; the group still runs then.
+        Raises TaskStopped when the deadline or a stop comes first; the group still runs then.
         """
         with contextlib.ExitStack() as cleanup:
             selector = cleanup.enter_context(selectors.DefaultSelector())

@@ -1,0 +1,304 @@
+"""One attempt of a task in containers.
+
+network -> mounts -> pre ... -> main (sidecars beside it) -> post ... -> everything removed, in reverse
+
+For each container: image -> volume for /tork -> create -> files -> start -> output and exit awaited -> result read
+What is made is registered for removal in the same breath, so nothing stays on any path; all of it carries labels.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from arc.runtimes import hostenv, limits, mounts, probe
+from arc.runtimes.background import Background
+from arc.runtimes.base import TaskFailed, TaskStopped
+from arc.runtimes.names import labels, relative_name, slug
+from arc.runtimes.output import PROGRESS_BYTES, Output, Progress, result_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from arc.runtimes.base import Deadline, Mount, Reporter, Sidecar, Step, Work
+    from arc.runtimes.engine import Engine
+    from arc.runtimes.images import Images
+    from arc.runtimes.mounts import BindPolicy
+
+HOME = "/tork"
+SCRIPT, RESULT, PROGRESS, WORKDIR = "entrypoint", "stdout", "progress", "workdir"
+DRAIN_S = 10.0  # seconds the last output may take after the end of its container
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all containers of a runtime. host_env: name in the container -> name on the host."""
+
+    instance: str
+    policy: BindPolicy
+    host_env: Mapping[str, str]
+    privileged: bool
+    result_bytes: int
+    progress_s: float
+
+
+class Attempt:
+    """run() once, in one thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        settings: Settings,
+        work: Work,
+        reporter: Reporter,
+        deadline: Deadline,
+    ) -> None:
+        self._engine = engine
+        self._images = images
+        self._settings = settings
+        self._work = work
+        self._reporter = reporter
+        self._deadline = deadline
+        self._labels = labels(settings.instance, work.task_id, work.job_id)
+        self._networks: list[str] = list(work.networks)
+        self._mounts: list[dict[str, Any]] = []
+
+    def run(self) -> str:
+        """The result of the main step. Raises TaskFailed."""
+        self._deadline.check()
+        with ExitStack() as cleanup:
+            if self._work.sidecars:
+                self._networks.append(self._new_network(cleanup))
+            for mount in self._work.mounts:
+                self._mounts.append(self._prepare(mount, cleanup))
+            for step in self._work.pre:
+                self._run_step(step)
+            result = self._run_main()
+            for step in self._work.post:
+                self._run_step(step)
+        return result
+
+    def _new_network(self, cleanup: ExitStack) -> str:
+        name = secrets.token_hex(16)
+        self._engine.create_network(name, self._labels)
+        cleanup.callback(self._engine.remove_network, name)
+        return name
+
+    def _prepare(self, mount: Mount, cleanup: ExitStack) -> dict[str, Any]:
+        return mounts.prepare(mount, self._settings.policy, lambda volume: self._new_volume(cleanup, volume.opts))
+
+    def _new_volume(self, cleanup: ExitStack, options: Mapping[str, str]) -> str:
+        name = self._engine.create_volume(self._labels, options)
+        cleanup.callback(self._engine.remove_volume, name)
+        return name
+
+    def _run_step(self, step: Step) -> None:
+        deadline = self._deadline.within(step.timeout_s)
+        with ExitStack() as cleanup:
+            self._follow(self._create(step, deadline, cleanup, self._host_env()), deadline)
+
+    def _run_main(self) -> str:
+        step = self._work.main
+        deadline = self._deadline.within(step.timeout_s)
+        extra = {"DeviceRequests": limits.device_requests(self._work.gpus)}
+        with ExitStack() as cleanup:
+            container = self._create(step, deadline, cleanup, self._host_env(), self._work.workdir, extra)
+            for sidecar in self._work.sidecars:
+                deadline = self._start_sidecar(sidecar, deadline, cleanup)
+            self._follow(container, deadline)
+            return self._result(container)
+
+    def _start_sidecar(self, sidecar: Sidecar, deadline: Deadline, cleanup: ExitStack) -> Deadline:
+        """What the main step has left: a sidecar that runs longer than it may ends the task."""
+        deadline = deadline.within(sidecar.step.timeout_s)
+        extra = {} if sidecar.probe is None else {"PortBindings": _published(sidecar.probe.port)}
+        with _prefixed("error creating sidecar container"):
+            container = self._create(sidecar.step, deadline, cleanup, {}, extra=extra)
+        with _prefixed("error starting sidecar container"):
+            if sidecar.probe is None:
+                self._engine.start(container)
+            else:
+                with self._output(container) as output:
+                    self._engine.start(container)
+                    probe.wait_until_ready(self._engine, container, sidecar.probe, deadline, output)
+        return deadline
+
+    def _create(
+        self,
+        step: Step,
+        deadline: Deadline,
+        cleanup: ExitStack,
+        env: Mapping[str, str],
+        workdir: str = "",
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """A container with its files that is not started yet. extra: host configuration of this one alone."""
+        deadline.check()
+        self._images.ensure(self._engine, step.image, step.registry, deadline, self._reporter)
+        deadline.check()
+        workdir = workdir or (f"{HOME}/{WORKDIR}" if step.files else "")
+        volume = self._new_volume(cleanup, {})
+        config = self._config(step, volume, {**step.env, **env}, workdir, extra or {})
+        container = self._engine.create_container(config)
+        cleanup.callback(self._engine.remove_container, container)
+        for network in self._networks[1:]:  # older engines take one network at the creation
+            self._engine.connect(container, network, _aliases(step))
+        self._engine.put(container, HOME, _home_archive(step))
+        if step.files:
+            files = ((str(relative_name(name)), content, 0o444) for name, content in step.files.items())
+            self._engine.put(container, workdir, archive(files))
+        return container
+
+    def _config(
+        self, step: Step, volume: str, env: Mapping[str, str], workdir: str, extra: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        entrypoint, cmd = command(step)
+        host: dict[str, Any] = {
+            "Mounts": [*self._mounts, {"Type": "volume", "Source": volume, "Target": HOME}],
+            "NanoCpus": limits.nano_cpus(self._work.limits.cpus),
+            "Memory": limits.memory_bytes(self._work.limits.memory),
+            "Privileged": self._settings.privileged,
+            "LogConfig": {"Type": "none"},  # the output is read from the container; a copy would fill the disk
+            **extra,
+        }
+        config: dict[str, Any] = {
+            "Image": step.image,
+            "Env": [f"{name}={value}" for name, value in {**env, **_places()}.items()],
+            "Entrypoint": entrypoint,
+            "Cmd": cmd,
+            "WorkingDir": workdir,
+            "Labels": self._labels,
+            "ExposedPorts": {port: {} for port in extra.get("PortBindings", {})},
+            "HostConfig": host,
+        }
+        if self._networks:
+            host["NetworkMode"] = self._networks[0]
+            config["NetworkingConfig"] = {"EndpointsConfig": {self._networks[0]: {"Aliases": _aliases(step)}}}
+        return config
+
+    def _follow(self, container: str, deadline: Deadline) -> None:
+        """Start a container and wait for its end. Raises TaskFailed unless it ends with 0."""
+        progress = Progress(self._reporter, self._work.task_id)
+
+        def look() -> None:
+            progress.update(self._read(container, PROGRESS, PROGRESS_BYTES)[0])
+
+        with self._output(container) as output:
+            self._engine.start(container)
+            waiter = Background("container exit", lambda: self._engine.wait(container))
+            try:
+                status = waiter.result(deadline, look, self._settings.progress_s)
+            except BaseException:
+                self._engine.remove_container(container)  # ends the wait and the output
+                raise
+            finally:
+                waiter.join(DRAIN_S)
+            look()
+        if status != 0:
+            raise TaskFailed(f"exit code {status}: {output.tail()}")
+
+    @contextmanager
+    def _output(self, container: str) -> Iterator[Output]:
+        """Passes the output on from before the start until the end of the container or, earlier, of the block."""
+        output = Output(self._reporter)
+        stream = self._engine.attach(container)
+        reader = Background("container output", lambda: _copy(stream, output))
+        try:
+            yield output
+            reader.join(DRAIN_S)
+        finally:
+            with suppress(OSError):
+                stream.close()
+            reader.join(DRAIN_S)
+            output.close()
+
+    def _result(self, container: str) -> str:
+        data, size_bytes = self._read(container, RESULT, self._settings.result_bytes)
+        return result_text(data, size_bytes, self._settings.result_bytes)
+
+    def _read(self, container: str, name: str, max_bytes: int) -> tuple[bytes, int]:
+        """Content and size of one of our files; nothing when the task replaced it by something else."""
+        packed, size_bytes = self._engine.get(container, f"{HOME}/{name}", max_bytes)
+        return _first_file(packed), size_bytes
+
+    def _host_env(self) -> dict[str, str]:
+        return hostenv.values(self._settings.host_env)
+
+
+def command(step: Step) -> tuple[list[str] | None, list[str] | None]:
+    """Entrypoint and command; None is the image's own. A script is run by its path, so its `#!` line counts."""
+    entrypoint, cmd = list(step.entrypoint) or None, list(step.cmd) or None
+    if step.run:
+        return entrypoint or ["sh", "-c"], cmd or [f"{HOME}/{SCRIPT}"]
+    return entrypoint, cmd
+
+
+def archive(files: Iterable[tuple[str, str, int]]) -> bytes:
+    """A tar archive of (relative path, content, mode), with the directories it needs."""
+    packed = io.BytesIO()
+    directories: set[str] = set()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content, mode in files:
+            for parent in reversed(relative_name(name).parents[:-1]):
+                if str(parent) not in directories:
+                    directories.add(str(parent))
+                    tar.addfile(_entry(str(parent), tarfile.DIRTYPE, 0o755))
+            data = content.encode("utf-8", "replace")
+            tar.addfile(_entry(name, tarfile.REGTYPE, mode, len(data)), io.BytesIO(data))
+    return packed.getvalue()
+
+
+def _home_archive(step: Step) -> bytes:
+    files = [(RESULT, "", 0o222), (PROGRESS, "", 0o222)]
+    return archive([*files, (SCRIPT, step.run, 0o555)] if step.run else files)
+
+
+def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.size = kind, mode, size
+    return entry
+
+
+def _first_file(packed: bytes) -> bytes:
+    if not packed:
+        return b""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        member = tar.next()
+        file = tar.extractfile(member) if member is not None and member.isfile() else None
+        return b"" if file is None else file.read()
+
+
+def _places() -> dict[str, str]:
+    return {
+        f"{prefix}_{what}": f"{HOME}/{name}"
+        for prefix in ("TORK", "ARC")
+        for what, name in (("OUTPUT", RESULT), ("PROGRESS", PROGRESS))
+    }
+
+
+def _aliases(step: Step) -> list[str]:
+    return [alias] if (alias := slug(step.name)) else []
+
+
+def _published(port: int) -> dict[str, list[dict[str, str]]]:
+    return {f"{port}/tcp": [{"HostIp": probe.HOST, "HostPort": ""}]}
+
+
+def _copy(stream: Iterable[bytes], output: Output) -> None:
+    for data in stream:
+        output.add(data)
+
+
+@contextmanager
+def _prefixed(what: str) -> Iterator[None]:
+    try:
+        yield
+    except TaskStopped:
+        raise
+    except TaskFailed as exc:
+        raise TaskFailed(f"{what}: {exc}") from exc
