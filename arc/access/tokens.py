@@ -57,13 +57,14 @@ class TokenNotFound(NotFound):
 
 @dataclass(frozen=True)
 class Identity:
-    """Who sent a request. token_id is None for everyone while [auth] is off."""
+    """Who sent a request. token_id is None for everyone while [auth] is off; agent_id: the one agent it speaks for."""
 
     token_id: int | None
     name: str
     permissions: frozenset[str]
     project: str | None = None
     organization: str | None = None
+    agent_id: str | None = None
 
     def may(self, permission: str) -> bool:
         """Whether it holds the permission; admin implies all but agent."""
@@ -92,6 +93,7 @@ class Token:
     expires_at: int | None
     project: str | None
     organization: str | None
+    agent_id: str | None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Token:
@@ -101,7 +103,8 @@ class Token:
         return cls(**values, permissions=tuple(held.split(",")) if held else ())
 
     def identity(self) -> Identity:
-        return Identity(self.id, self.name, frozenset(self.permissions), self.project, self.organization)
+        held = frozenset(self.permissions)
+        return Identity(self.id, self.name, held, self.project, self.organization, self.agent_id)
 
     def is_good(self, now_us: int) -> bool:
         return self.enabled and (self.expires_at is None or now_us < self.expires_at)

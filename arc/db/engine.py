@@ -131,8 +131,11 @@ def _create_engine(url: str | sa.URL) -> sa.Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    """FULL, because what is acknowledged must be on disk: with NORMAL a power cut may undo the last commits."""
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    """FULL, because what is acknowledged must be on disk: with NORMAL a power cut may undo the last commits.
+
+    LIKE tells upper from lower case, as in PostgreSQL.
+    """
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "case_sensitive_like = ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

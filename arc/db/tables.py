@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-REVISION = "0003"  # the newest step; a database that has it needs no migration
+REVISION = "0004"  # the newest step; a database that has it needs no migration
 
 metadata = MetaData(
     naming_convention={
@@ -33,6 +33,7 @@ api_tokens = Table(
     Column("expires_at", BigInteger),
     Column("project", String(100)),
     Column("organization", String(100)),
+    Column("agent_id", String(255)),  # the one agent it speaks for
     sqlite_autoincrement=True,  # the id of a deleted token never comes back
 )
 
@@ -204,9 +205,10 @@ tasks = Table(
     Column("error", Text),  # sealed
     Column("size", Integer),  # of a composite: number of children
     Column("completions", Integer),  # of a composite: children that ended
-    Index("ix_tasks_claim", "state", "queue", "priority", "seq"),
+    Index("ix_tasks_claim", "state", "queue", "runtime", "priority", "seq"),
     Index("ix_tasks_job_id", "job_id", "position"),
     Index("ix_tasks_parent_id", "parent_id"),
+    Index("ix_tasks_node_id", "state", "node_id"),
     Index("ix_tasks_state_available_at", "state", "available_at"),
     Index("ix_tasks_state_lease_until", "state", "lease_until"),
     sqlite_autoincrement=True,

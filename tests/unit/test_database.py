@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from arc import datadir
-from arc.db import engine, tables
+from arc.db import engine, fleet_tables, tables
 from arc.db.engine import Database, SchemaTooNew, open_database
 from arc.db.tables import api_tokens
 from arc.errors import ConfigError, Unavailable

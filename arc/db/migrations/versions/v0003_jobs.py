@@ -122,9 +122,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name="uq_tasks_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_tasks_claim", "tasks", ["state", "queue", "priority", "seq"], unique=False)
+    op.create_index("ix_tasks_claim", "tasks", ["state", "queue", "runtime", "priority", "seq"], unique=False)
     op.create_index("ix_tasks_job_id", "tasks", ["job_id", "position"], unique=False)
     op.create_index("ix_tasks_parent_id", "tasks", ["parent_id"], unique=False)
+    op.create_index("ix_tasks_node_id", "tasks", ["state", "node_id"], unique=False)
     op.create_index("ix_tasks_state_available_at", "tasks", ["state", "available_at"], unique=False)
     op.create_index("ix_tasks_state_lease_until", "tasks", ["state", "lease_until"], unique=False)
     op.create_table(

@@ -1,0 +1,1 @@
+"""Fleet: machines with their facts and tags, commands run on them, supervision."""
