@@ -267,6 +267,8 @@ OPTIONS = (
     Option("jobs", "enabled", bool, True, "serve the jobs API and run tasks; false answers 404",
            aliases=("TORK_COORDINATOR_API_ENDPOINTS_JOBS",)),
     Option("jobs", "max_document_size", int, 500_000, "largest job document", "bytes", minimum=1),
+    Option("jobs", "wait_slots", int, 16, "submitters that may wait for the end of their jobs at a time; beyond it 503",
+           minimum=0),
     Option("jobs", "encryption_key", str, "", "passphrase that encrypts secrets at rest; empty: a key file is made",
            secret=True, aliases=("TORK_DATASTORE_ENCRYPTION_KEY",)),
     Option("jobs", "redact", bool, True, "hide secrets in answers and logs",
