@@ -1,0 +1,288 @@
+"""Actions on disk: one SQLite file per node, through the standard library.
+
+actions: one row per action, `seq` in the order of scheduling; history: one row per transition; used_ids: ids of deleted
+actions; facts: what a node decides once, such as its own id.
+Any thread may call it. Each method is one transaction; a transition and its history are one, so they always agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from arc.actions.errors import ActionAlreadyExists, ActionNotFound, NewerSchema, QueueFull
+from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BUSY_MS = 5000
+CACHE_KB = 512  # pages in memory per connection; the edge agent has little
+
+# One entry per schema version; one that was released is never edited.
+MIGRATIONS = (
+    (
+        """CREATE TABLE actions (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+            args TEXT NOT NULL, headers TEXT NOT NULL, requester TEXT NOT NULL, requested_by TEXT NOT NULL,
+            version TEXT NOT NULL, created_at INTEGER NOT NULL, scheduled_at INTEGER NOT NULL, finished_at INTEGER,
+            state TEXT NOT NULL, payload TEXT NOT NULL, revision INTEGER NOT NULL, invocations INTEGER NOT NULL,
+            is_begun INTEGER NOT NULL, crashes INTEGER NOT NULL, running_us INTEGER NOT NULL,
+            touched_at INTEGER NOT NULL, cancel_reason TEXT) STRICT""",
+        "CREATE INDEX actions_unfinished ON actions (state, seq) WHERE finished_at IS NULL",
+        "CREATE INDEX actions_finished ON actions (seq) WHERE finished_at IS NOT NULL",
+        """CREATE TABLE history (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            seq INTEGER NOT NULL REFERENCES actions (seq) ON DELETE CASCADE,
+            at INTEGER NOT NULL, state TEXT NOT NULL, payload TEXT NOT NULL) STRICT""",
+        "CREATE INDEX history_seq ON history (seq, number)",
+        "CREATE TABLE used_ids (id TEXT PRIMARY KEY, kind TEXT NOT NULL, expires_at INTEGER NOT NULL) STRICT",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    ),
+)
+
+_FIELDS = tuple(field.name for field in fields(ActionRecord))
+_COLUMNS = ", ".join(_FIELDS)
+_JSON = ("args", "headers", "payload")
+_ADD = f"INSERT INTO actions ({_COLUMNS}) VALUES (:{_COLUMNS.replace(', ', ', :')})"  # noqa: S608
+_BY_SEQ = f"SELECT {_COLUMNS} FROM actions WHERE seq = ?"  # noqa: S608
+_BY_ID = f"SELECT {_COLUMNS} FROM actions WHERE id = ?"  # noqa: S608
+_HEAD = f"SELECT {_COLUMNS} FROM actions WHERE finished_at IS NULL ORDER BY state = 'RUNNING' DESC, seq LIMIT 1"  # noqa: S608
+_QUEUE = "SELECT kind, id, state FROM actions WHERE finished_at IS NULL ORDER BY state = 'RUNNING' DESC, seq"
+_FINISHED = """SELECT kind, id, state FROM actions WHERE finished_at IS NOT NULL
+    AND seq < coalesce((SELECT seq FROM actions WHERE id = :before), 9223372036854775807)
+    ORDER BY seq DESC LIMIT :limit"""
+# A record is only written as it was read: an action cannot be cancelled after a handler has begun.
+_GUARD = "seq = :seq AND revision = :revision AND is_begun = :is_begun AND finished_at IS NULL"
+_BEGIN = f"""UPDATE actions SET is_begun = 1, invocations = invocations + 1, crashes = :crashes,
+    running_us = :running_us, touched_at = :now WHERE {_GUARD}"""
+_SETTLE = f"""UPDATE actions SET is_begun = 0, crashes = 0, touched_at = :now
+    WHERE {_GUARD}"""
+_CHANGE = f"""UPDATE actions SET state = :state, payload = :payload, finished_at = :finished_at, revision = revision + 1,
+    is_begun = 0, crashes = 0, touched_at = :now WHERE {_GUARD}"""
+# The events of NEW and of the end stay, the oldest of the rest go.
+_CAP_HISTORY = """DELETE FROM history WHERE number IN (SELECT number FROM history WHERE seq = :seq AND state = 'RUNNING'
+    ORDER BY number LIMIT max(0, (SELECT count(*) FROM history WHERE seq = :seq) - :keep))"""
+_OLDEST = """SELECT seq FROM actions WHERE finished_at IS NOT NULL AND seq < (
+    SELECT seq FROM actions WHERE finished_at IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET :keep - 1)
+    ORDER BY seq LIMIT :limit"""
+
+
+class ActionStore:
+    """history_max: events kept per action."""
+
+    def __init__(self, directory: Path, history_max: int = 1000) -> None:
+        self.path = directory / "actions.db"
+        self._history_max = history_max
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._writer = _Connection(self.path)
+        try:
+            self._migrate()
+            self._reader = _Connection(self.path)  # of its own, so that a look never waits for the disk
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+    def add(self, new: ActionRecord, queue_max: int) -> ActionRecord:
+        """Store an action as NEW, last in the queue; its seq is assigned here.
+
+        Raises ActionAlreadyExists, also for the id of a deleted action that is remembered; QueueFull.
+        """
+        values = _values(new) | {"seq": None}
+        with self._writer.transaction() as tx:
+            self._refuse_used(tx, new.id)
+            (waiting,) = tx.execute("SELECT count(*) FROM actions WHERE finished_at IS NULL").fetchone()
+            if waiting >= queue_max:
+                raise QueueFull(queue_max)
+            seq = tx.execute(_ADD, values).lastrowid
+            _note(tx, seq, new.scheduled_at, State.NEW, values["payload"])
+            return _record(tx.execute(_BY_SEQ, (seq,)).fetchone())
+
+    def head(self) -> ActionRecord | None:
+        """What is to be worked on: the one that is RUNNING, else the NEW one that waits longest."""
+        with self._reader.transaction("DEFERRED") as tx:
+            row = tx.execute(_HEAD).fetchone()
+        return row and _record(row)
+
+    def get(self, action_id: str) -> tuple[ActionRecord, list[HistoryItem]]:
+        """An action and its history, newest event first, as of one instant. Raises ActionNotFound."""
+        with self._reader.transaction("DEFERRED") as tx:
+            record = _found(tx, action_id)
+            rows = tx.execute(
+                "SELECT at, state, payload FROM history WHERE seq = ? ORDER BY number DESC", (record.seq,)
+            ).fetchall()
+        return record, [HistoryItem(record.id, at, State(state), json.loads(payload)) for at, state, payload in rows]
+
+    def queue(self) -> list[Summary]:
+        """All that has not ended, in the order of execution."""
+        with self._reader.transaction("DEFERRED") as tx:
+            return [_summary(row) for row in tx.execute(_QUEUE)]
+
+    def finished(self, limit: int, before: str | None = None) -> list[Summary]:
+        """What has ended, last scheduled first; before: an id, to list what was scheduled before it."""
+        with self._reader.transaction("DEFERRED") as tx:
+            return [_summary(row) for row in tx.execute(_FINISHED, {"limit": limit, "before": before})]
+
+    def finished_count(self) -> int:
+        with self._reader.transaction("DEFERRED") as tx:
+            (count,) = tx.execute("SELECT count(*) FROM actions WHERE finished_at IS NOT NULL").fetchone()
+        return int(count)
+
+    def last_scheduled_at(self, names: tuple[str, ...]) -> int | None:
+        """When the newest action of these kinds that did not fail was scheduled."""
+        marks = ", ".join("?" * len(names))
+        with self._reader.transaction("DEFERRED") as tx:
+            (at,) = tx.execute(
+                f"SELECT max(scheduled_at) FROM actions WHERE kind IN ({marks}) AND state != 'FAILED'",  # noqa: S608
+                names,
+            ).fetchone()
+        return None if at is None else int(at)
+
+    def is_known(self, action_id: str) -> bool:
+        with self._reader.transaction("DEFERRED") as tx:
+            return tx.execute("SELECT 1 FROM actions WHERE id = ?", (action_id,)).fetchone() is not None
+
+    def begin(self, record: ActionRecord, crashes: int, running_us: int, now_us: int) -> bool:
+        """Note that a handler is about to run; False when somebody ended the action meanwhile."""
+        values = {"crashes": crashes, "running_us": running_us, "now": now_us}
+        with self._writer.transaction() as tx:
+            return tx.execute(_BEGIN, values | _guard(record)).rowcount == 1
+
+    def settle(self, record: ActionRecord, now_us: int) -> bool:
+        """Note that the handler came back and nothing has changed."""
+        with self._writer.transaction() as tx:
+            return tx.execute(_SETTLE, {"now": now_us} | _guard(record)).rowcount == 1
+
+    def change(self, record: ActionRecord, state: State, payload: str, now_us: int) -> ActionRecord | None:
+        """One transition with its event; None when the action is not as it was read. payload: JSON text."""
+        finished_at = now_us if state.is_final else None
+        values = {"state": state, "payload": payload, "finished_at": finished_at, "now": now_us} | _guard(record)
+        with self._writer.transaction() as tx:
+            if tx.execute(_CHANGE, values).rowcount != 1:
+                return None
+            _note(tx, record.seq, now_us, state, payload)
+            tx.execute(_CAP_HISTORY, {"seq": record.seq, "keep": self._history_max})
+            return _record(tx.execute(_BY_SEQ, (record.seq,)).fetchone())
+
+    def ask_to_cancel(self, action_id: str, reason: str) -> None:
+        with self._writer.transaction() as tx:
+            tx.execute("UPDATE actions SET cancel_reason = ? WHERE id = ? AND finished_at IS NULL", (reason, action_id))
+
+    def prune(self, keep: int, limit: int, now_us: int, expires_at: int) -> int:
+        """Delete finished actions beyond the newest `keep`, oldest first, at most `limit`; returns how many.
+
+        Their ids are remembered until expires_at; ids whose time is over are forgotten.
+        """
+        with self._writer.transaction() as tx:
+            tx.execute("DELETE FROM used_ids WHERE expires_at <= ?", (now_us,))
+            doomed = tx.execute(_OLDEST, {"keep": keep, "limit": limit}).fetchall()
+            tx.executemany(
+                "INSERT OR REPLACE INTO used_ids SELECT id, kind, ? FROM actions WHERE seq = ?",
+                [(expires_at, seq) for (seq,) in doomed],
+            )
+            tx.executemany("DELETE FROM actions WHERE seq = ?", doomed)
+        return len(doomed)
+
+    def remember(self, name: str, value: str) -> str:
+        """The fact of this name: what was given when it was asked for first."""
+        with self._writer.transaction() as tx:
+            tx.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
+            (kept,) = tx.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(kept)
+
+    def _refuse_used(self, tx: sqlite3.Connection, action_id: str) -> None:
+        row = tx.execute(
+            "SELECT kind, state FROM actions WHERE id = :id UNION ALL SELECT kind, NULL FROM used_ids WHERE id = :id",
+            {"id": action_id},
+        ).fetchone()
+        if row:
+            raise ActionAlreadyExists(action_id, *row)
+
+    def _migrate(self) -> None:
+        with self._writer.transaction() as tx:
+            (version,) = tx.execute("PRAGMA user_version").fetchone()
+            if version > len(MIGRATIONS):
+                raise NewerSchema(str(self.path), version, len(MIGRATIONS))
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
+                    tx.execute(statement)
+            tx.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+class _Connection:
+    """One connection that threads take turns with."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._sqlite = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            f"busy_timeout = {BUSY_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",  # with NORMAL a power cut may take back what was acknowledged
+            "foreign_keys = ON",
+            f"cache_size = -{CACHE_KB}",
+        ):
+            self._sqlite.execute(f"PRAGMA {pragma}")
+
+    @contextmanager
+    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._sqlite.execute(f"BEGIN {kind}")
+            try:
+                yield self._sqlite
+                self._sqlite.execute("COMMIT")
+            except BaseException:
+                if self._sqlite.in_transaction:  # some errors have ended it already
+                    self._sqlite.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._sqlite.close()
+
+
+def encode(value: Json) -> str:
+    """Raises TypeError or ValueError for what is no JSON."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _guard(record: ActionRecord) -> dict[str, int]:
+    return {"seq": record.seq, "revision": record.revision, "is_begun": record.is_begun}
+
+
+def _note(tx: sqlite3.Connection, seq: int | None, at: int, state: State, payload: str) -> None:
+    tx.execute("INSERT INTO history (seq, at, state, payload) VALUES (?, ?, ?, ?)", (seq, at, state, payload))
+
+
+def _found(tx: sqlite3.Connection, action_id: str) -> ActionRecord:
+    row = tx.execute(_BY_ID, (action_id.lower(),)).fetchone()
+    if row is None:
+        raise ActionNotFound(action_id)
+    return _record(row)
+
+
+def _values(record: ActionRecord) -> dict[str, Any]:
+    values = dict(vars(record))
+    return values | {name: encode(values[name]) for name in _JSON}
+
+
+def _record(row: tuple[Any, ...]) -> ActionRecord:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values |= {name: json.loads(values[name]) for name in _JSON}
+    return ActionRecord(**values | {"state": State(values["state"]), "is_begun": bool(values["is_begun"])})
+
+
+def _summary(row: tuple[str, str, str]) -> Summary:
+    kind, action_id, state = row
+    return Summary(kind, action_id, State(state))
