@@ -42,11 +42,14 @@ def _size(value: str | list[Any] | float) -> float:
 
 
 def _accepted_by(check: Callable[[str], object]) -> Callable[[str], bool]:
+    """Empty is fine: it means not given."""
+
     def holds(text: str) -> bool:
-        try:
-            check(text)
-        except Invalid:
-            return text == ""
+        if text:
+            try:
+                check(text)
+            except Invalid:
+                return False
         return True
 
     return holds
