@@ -77,14 +77,6 @@ class MeasurementInfo:
 
 
 @dataclass(frozen=True)
-class WrittenLines:
-    """What became of a line protocol body."""
-
-    rows: int
-    rejected: list[Rejected]
-
-
-@dataclass(frozen=True)
 class TableView:
     """One measurement as of one instant: the rows of `lake_version` and, disjoint from them, `buffered`.
 
@@ -104,14 +96,24 @@ class TableView:
 
 
 @dataclass(slots=True)
-class _Commit:
-    """A request on its way to disk."""
+class PendingWrite:
+    """A request that was decoded and found good. finish() must follow, from any thread."""
 
+    store: MetricStore
     entry: Entry
     batches: list[tuple[Key, Batch]]
     plain_bytes: int
+    rejected: list[Rejected] = field(default_factory=list)
     is_done: bool = False
     error: Exception | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(batch.rows for _, batch in self.batches)
+
+    def finish(self) -> None:
+        """Return once the rows are on disk and in sight, with those of all requests that are pending by then."""
+        self.store.finish(self)
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ class MetricStore:
         self._closing = threading.Lock()
         self._changing = threading.Lock()
         self._is_closed = False
-        self._waiting: deque[_Commit] = deque()
+        self._waiting: deque[PendingWrite] = deque()
         self._schemas: dict[Key, TableSchema] = {}
         self._databases: dict[str, str] = {}
         self._buffer = WriteBuffer()
@@ -225,20 +227,41 @@ class MetricStore:
 
         Raises Invalid, TooLarge, Unavailable (no space, or the buffer is full).
         """
-        return self._write(MSGPACK, body, database, announced_encoding)
+        return _finished(self.accept_msgpack(body, database, announced_encoding)).rows
 
     def write_arrow(self, body: bytes, database: str, measurement: str, announced_encoding: str = "") -> int:
         """Like write_msgpack, for the rows of one Arrow IPC stream."""
-        return self._write(ARROW, body, database, announced_encoding, measurement)
+        return _finished(self.accept_arrow(body, database, measurement, announced_encoding)).rows
 
     def write_json(self, body: bytes, database: str, ndjson: bool = False, announced_encoding: str = "") -> int:
         """Like write_msgpack, for JSON; ndjson: one object per line."""
-        return self._write(JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
+        return _finished(self.accept_json(body, database, ndjson, announced_encoding)).rows
 
     def write_lines(
         self, body: bytes, database: str, precision: str = "", announced_encoding: str = ""
-    ) -> WrittenLines:
-        """Store the lines of a line protocol body that can be stored, and say which could not.
+    ) -> PendingWrite:
+        """Like accept_lines, and finished."""
+        return _finished(self.accept_lines(body, database, precision, announced_encoding))
+
+    def accept_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> PendingWrite:
+        """The first half of write_msgpack; finish() is the second.
+
+        Whoever has several requests accepts them all before finishing any: then they share one write and one sync.
+        """
+        return self._accept(MSGPACK, body, database, announced_encoding)
+
+    def accept_arrow(self, body: bytes, database: str, measurement: str, announced_encoding: str = "") -> PendingWrite:
+        return self._accept(ARROW, body, database, announced_encoding, measurement)
+
+    def accept_json(
+        self, body: bytes, database: str, ndjson: bool = False, announced_encoding: str = ""
+    ) -> PendingWrite:
+        return self._accept(JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
+
+    def accept_lines(
+        self, body: bytes, database: str, precision: str = "", announced_encoding: str = ""
+    ) -> PendingWrite:
+        """The lines of a line protocol body that can be stored, and in `rejected` those that cannot.
 
         precision: of the timestamps, see lineprotocol.PRECISIONS. Raises like write_msgpack, if no line is good too.
         """
@@ -254,7 +277,7 @@ class MetricStore:
             )
         # Whether a line is good can depend on what was stored before it, so the log gets good lines only.
         logged = Entry(LINES, database, good if rejected else body, received_us, precision)
-        return WrittenLines(self._append(logged, keyed, len(good)), rejected)
+        return self._pending(PendingWrite(self, logged, keyed, len(good), rejected))
 
     def flush(self, database: str | None = None, measurement: str | None = None) -> int:
         """Make every buffered row part of the lake; returns the number of rows.
@@ -462,7 +485,9 @@ class MetricStore:
         age_s = (now_us - oldest) / clock.US_PER_S
         return age_s >= self.options.buffer_age_s or self._is_full()
 
-    def _write(self, kind: int, body: bytes, database: str, announced_encoding: str, options: str = "") -> int:
+    def _accept(
+        self, kind: int, body: bytes, database: str, announced_encoding: str, options: str = ""
+    ) -> PendingWrite:
         self._check_writable(database)
         received_us = clock.now_us()
         with self._counting_refusals():
@@ -470,7 +495,7 @@ class MetricStore:
             batches = _decode(kind, plain, received_us, options)
             keyed = self._reserve(database, batches)
         entry = Entry(kind, database, body, received_us, options)
-        return self._append(entry, keyed, _size_bytes(entry, plain, batches))
+        return self._pending(PendingWrite(self, entry, keyed, _size_bytes(entry, plain, batches)))
 
     def _accept_lines(
         self, text: bytes, database: str, precision: str, received_us: int
@@ -500,18 +525,20 @@ class MetricStore:
                     clash = exc
         raise clash
 
-    def _append(self, entry: Entry, keyed: list[tuple[Key, Batch]], size_bytes: int) -> int:
-        """Rows to disk, then into sight; returns their number."""
-        commit = _Commit(entry, keyed, size_bytes)
-        self._commit(commit)
-        if isinstance(commit.error, Invalid):  # a drop came between, and then other types
-            raise commit.error
-        if commit.error is not None:
-            reason = getattr(commit.error, "strerror", None) or "the write failed"
-            raise Unavailable(f"write-ahead log: {reason}", _SPACE_RETRY_AFTER_S) from commit.error
+    def _pending(self, write: PendingWrite) -> PendingWrite:
+        self._waiting.append(write)
+        return write
+
+    def finish(self, write: PendingWrite) -> None:
+        """Rows to disk, then into sight."""
+        self._commit(write)
+        if isinstance(write.error, Invalid):  # a drop came between, and then other types
+            raise write.error
+        if write.error is not None:
+            reason = getattr(write.error, "strerror", None) or "the write failed"
+            raise Unavailable(f"write-ahead log: {reason}", _SPACE_RETRY_AFTER_S) from write.error
         if self._is_full():
             self._flusher.wake()
-        return sum(batch.rows for _, batch in keyed)
 
     def _check_writable(self, database: str) -> None:
         self._check_ready()
@@ -581,9 +608,8 @@ class MetricStore:
             for batch in batches:
                 _rename(batch, grown[key].renames[signature(batch)])
 
-    def _commit(self, commit: _Commit) -> None:
+    def _commit(self, commit: PendingWrite) -> None:
         """Group commit: whoever gets the lock writes and syncs for all who wait for it."""
-        self._waiting.append(commit)
         with self._committing:
             if commit.is_done:
                 return
@@ -599,7 +625,7 @@ class MetricStore:
             for waiting in group:
                 waiting.is_done = True
 
-    def _is_reserved(self, commit: _Commit) -> bool:
+    def _is_reserved(self, commit: PendingWrite) -> bool:
         """False for a request that does not fit any more; what was checked before a drop is checked again."""
         if commit.entry.received_us > self._dropped_us:
             return True
@@ -609,7 +635,7 @@ class MetricStore:
             commit.error, commit.is_done = exc, True
         return not commit.is_done
 
-    def _admit(self, group: list[_Commit]) -> None:
+    def _admit(self, group: list[PendingWrite]) -> None:
         """Rows that are on disk become visible."""
         with self._lock:
             for waiting in group:
@@ -732,6 +758,11 @@ class MetricStore:
         for key, batch in keyed:
             self._buffer.add(key, batch, size_bytes, entry.received_us)
             self.counters.replayed_rows += batch.rows
+
+
+def _finished(write: PendingWrite) -> PendingWrite:
+    write.finish()
+    return write
 
 
 def _rename(batch: Batch, renames: dict[str, str]) -> None:

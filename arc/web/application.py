@@ -53,13 +53,13 @@ from arc.web.parts import parts
 from arc.web.surface import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from flask_openapi3.models.path_item import PathItem
 
     from arc.web.parts import Parts
-    from arc.web.surface import HotRoute
+    from arc.web.surface import Finish, HotRoute
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ SURFACES = tuple(
         documentation,
     )
 )
+HOT_PATHS = frozenset(path for surface in SURFACES for path in surface.hot_routes)
 Headers = list[tuple[str, str]]
 
 SECURITY_HEADERS: Headers = [
@@ -184,17 +185,18 @@ class Entry:
         return self._write(route, environ, start)
 
     def _write(self, route: HotRoute, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Does the first half of a write; who iterates over what it returns has the second half done.
+
+        So a server that begins several writes before it asks for any answer has them committed together.
+        """
         environ["arc.route"] = ("POST", environ["PATH_INFO"])
         try:
             self._gate.admit(environ, route.needs)
             parse.check_size(environ, self._max_body_bytes)
-            route.handler(self._parts, environ)
+            finish = route.handler(self._parts, environ)
         except Exception as exc:
-            status, headers, body = errors.answer_for(exc, environ)
-            start(f"{status} {HTTPStatus(status).phrase}", [*headers, ("Content-Length", str(len(body)))])
-            return [body]
-        start("204 No Content", [])
-        return []
+            return _refusal(exc, environ, start)
+        return _finished(finish, environ, start)
 
     def _cors(self, environ: WSGIEnvironment) -> Headers:
         origin = environ.get("HTTP_ORIGIN")
@@ -209,6 +211,22 @@ class Entry:
             ("Access-Control-Expose-Headers", EXPOSED_HEADERS),
             ("Vary", "Origin"),
         ]
+
+
+def _finished(finish: Finish, environ: WSGIEnvironment, start: StartResponse) -> Iterator[bytes]:
+    logs.request_id.set(environ["arc.request_id"])  # others may have begun since
+    try:
+        finish()
+    except Exception as exc:
+        yield from _refusal(exc, environ, start)
+    else:
+        start("204 No Content", [])
+
+
+def _refusal(exc: Exception, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
+    status, headers, body = errors.answer_for(exc, environ)
+    start(f"{status} {HTTPStatus(status).phrase}", [*headers, ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def sane_request_id(given: str | None) -> str:

@@ -13,6 +13,9 @@ import logging
 import re
 import threading
 import time
+from collections import deque
+from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,9 +29,12 @@ from waitress.utilities import RequestEntityTooLarge, build_http_date
 from arc.loop import pin, unpin
 from arc.web.application import SECURITY_HEADERS, sane_request_id
 from arc.web.errors import error_body
+from arc.web.grouping import WriteThread
 from arc.web.parse import IMPORT_PATHS, too_large_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
     from _typeshed.wsgi import WSGIApplication
     from waitress.adjustments import Adjustments
 
@@ -38,6 +44,7 @@ MAX_CONNECTIONS = 10_000
 RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third of its time
 OUT_BUFFER_BYTES = 16 * 2**20  # of an answer that wait for a slow reader; then its thread waits too
 PIECE_BYTES = 2**20  # of an answer that are handed to the socket at a time
+GROUPED_BYTES = 2**20  # larger writes have threads of their own, so that the small ones need not wait for them
 IDLE_S = 120  # connections without a request are closed after this
 IMPORT_MEMORY_BYTES = 2**20  # of a file to import; the rest waits on disk
 DISCARD_FACTOR = 10  # how many times the limit of an oversized body is read and dropped before the line is cut
@@ -64,9 +71,10 @@ class ArcServer:
         max_import_bytes: int = 500 * 2**20,
         stop_timeout_s: float = 30,
         pin_threads: bool = False,
+        grouped: Collection[str] = (),
     ) -> None:
         self._map: dict[int, Any] = {}
-        self._dispatcher = _Dispatcher(pin_threads)
+        self._dispatcher = _Dispatcher(pin_threads, grouped, self._wake)
         self._stop_timeout_s = stop_timeout_s
         self._pin_threads = pin_threads
         self._stopping = False
@@ -80,8 +88,9 @@ class ArcServer:
         self._listeners = [found for found in self._map.values() if isinstance(found, BaseWSGIServer)]
         for listener in self._listeners:
             listener.channel_class = _Channel
+            listener.pull_trigger = self._dispatcher.wake
             listener.adj.of_imports = _for_imports(listener.adj, max_import_bytes)
-        self._dispatcher.set_thread_count(threads)
+        self._dispatcher.start(threads)
         self.port = int(self._listeners[0].effective_port)
 
     def run(self) -> None:
@@ -104,8 +113,7 @@ class ArcServer:
         """Let run() return; from any thread or a signal handler."""
         self._stopping = True
         if not self._idle.is_set():
-            for listener in self._listeners:
-                listener.pull_trigger()
+            self._wake()
 
     def close(self) -> None:
         """Stop, and give back sockets and threads; may be called twice."""
@@ -135,8 +143,13 @@ class ArcServer:
             expose_tracebacks=False,
         )
 
-    def _poll(self) -> None:
-        wasyncore.loop(timeout=1, use_poll=True, map=self._map, count=1)
+    def _wake(self) -> None:
+        for listener in self._listeners:
+            listener.trigger.pull_trigger()
+
+    def _poll(self, timeout_s: float = 1) -> None:
+        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+        self._dispatcher.hand_over_writes()
 
     def _drain(self) -> None:
         """Take no more connections, answer what was asked, close the rest."""
@@ -146,7 +159,7 @@ class ArcServer:
             listener.socket.close()
             listener.del_channel(self._map)
         while self._busy_channels() and time.monotonic() < deadline:
-            wasyncore.loop(timeout=0.1, use_poll=True, map=self._map, count=1)
+            self._poll(0.1)
         left = len(self._busy_channels())
         if left:
             log.warning("%d requests still ran after %.0f s and were cut off", left, self._stop_timeout_s)
@@ -163,6 +176,47 @@ class ArcServer:
 
 class _Task(WSGITask):
     """One request of the application."""
+
+    content_length: int | None = None
+    _answer: Iterable[bytes] | None = None
+
+    def begin(self) -> None:
+        """Call the application; what it returns, or raises, waits for execute()."""
+        self.start()
+        try:
+            self._answer = self._ask()
+        except Exception as exc:
+            self._answer = _raising(exc)
+
+    def execute(self) -> None:
+        answer = self._ask() if self._answer is None else self._answer
+        try:
+            for piece in answer:
+                if self.content_length is None and isinstance(answer, list) and len(answer) == 1:
+                    self.content_length = len(piece)
+                if piece:
+                    self.write(piece)
+        finally:
+            if hasattr(answer, "close"):
+                answer.close()
+        if self.request.command != "HEAD" and self.content_bytes_written < (self.content_length or 0):
+            self.close_on_finish = True  # its reader would wait for the rest
+
+    def _ask(self) -> Iterable[bytes]:
+        answer: Iterable[bytes] = self.channel.server.application(self.get_environment(), self._start_response)
+        return answer
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if exc_info is not None and self.wrote_header:
+            raise exc_info[1]
+        self.complete = True
+        self.status, self.response_headers = status, headers
+        for name, value in headers:
+            if "\n" in value or "\r" in value:
+                raise ValueError(f"a line break in header {name}")
+            if name.lower() == "content-length":
+                self.content_length = int(value)
+        return self.write
 
     def write(self, data: bytes) -> None:
         """In pieces, so that a large answer waits for its reader instead of being copied whole into the buffer."""
@@ -197,6 +251,11 @@ class _Task(WSGITask):
             lines.append("Connection: Keep-Alive")
         lines += [f"Server: {self.channel.server.adj.ident}", f"Date: {build_http_date(self.start_time)}", "", ""]
         return "\r\n".join(lines).encode("latin-1")
+
+
+def _raising(exc: Exception) -> Iterator[bytes]:
+    raise exc
+    yield  # type: ignore[unreachable]  # raises when it is iterated over, not before
 
 
 class _ErrorTask(ErrorTask):
@@ -236,6 +295,25 @@ class _Nowhere:
         return 0
 
 
+class _Memory:
+    """A body in the pieces it came in, which are not copied unless there are several."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def append(self, data: bytes) -> None:
+        self._pieces.append(data)
+
+    def getfile(self) -> BytesIO:
+        return BytesIO(b"".join(self._pieces))
+
+    def close(self) -> None:
+        self._pieces.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+
 class _Parser(HTTPRequestParser):
     """Reads a body that is too large to its end and keeps none of it.
 
@@ -250,6 +328,8 @@ class _Parser(HTTPRequestParser):
         if _IMPORT.match(header_plus):
             self.adj = self.adj.of_imports
         super().parse_header(header_plus)
+        if self.body_rcv is not None and self.adj.inbuf_overflow >= self.adj.max_request_body_size:
+            self.body_rcv.buf = _Memory()
 
     def received(self, data: bytes) -> int:
         if self._is_discarding:
@@ -272,9 +352,25 @@ class _Parser(HTTPRequestParser):
 
 
 class _Channel(HTTPChannel):
-    task_class = _Task
     error_task_class = _ErrorTask
     parser_class = _Parser
+    _begun: _Task | None = None
+
+    def begin(self) -> None:
+        self._begun = _Task(self, self.requests[0])
+        self._begun.begin()
+
+    def task_class(self, _: HTTPChannel, request: HTTPRequestParser) -> _Task:
+        task, self._begun = self._begun, None
+        return task or _Task(self, request)
+
+    def write_soon(self, data: bytes) -> int:
+        """To the socket at once if nothing waits before it; Waitress takes everything through a buffer."""
+        sent = 0
+        if not self.total_outbufs_len and self.connected:
+            with suppress(OSError), self.outbuf_lock:
+                sent = self.socket.send(data)
+        return sent if sent == len(data) else sent + super().write_soon(data[sent:])
 
     def send_continue(self) -> None:
         if self.request.error:
@@ -290,10 +386,42 @@ class _Dispatcher(ThreadedTaskDispatcher):
     queue_logger = logging.getLogger(f"{__name__}.queue")
     queue_logger.setLevel(logging.ERROR)
 
-    def __init__(self, pin_threads: bool) -> None:
+    def __init__(self, pin_threads: bool, grouped: Collection[str], wake: Callable[[], None]) -> None:
         super().__init__()
+        self._wake = wake
+        self._grouped = frozenset(grouped)
+        self._writes: deque[_Channel] = deque()
+        self._write_thread = WriteThread(wake)
         self._pin_threads = pin_threads
         self._started: list[threading.Thread] = []
+
+    def start(self, threads: int) -> None:
+        self._write_thread.start()
+        self.set_thread_count(threads)
+
+    def add_task(self, channel: _Channel) -> None:
+        """Any thread; who is not the main thread wakes it afterwards."""
+        if self._is_grouped(channel.requests[0]):
+            self._writes.append(channel)
+        else:
+            super().add_task(channel)
+
+    def hand_over_writes(self) -> None:
+        if self._writes:
+            self._write_thread.hand_over([self._writes.popleft() for _ in range(len(self._writes))])
+
+    def wake(self) -> None:
+        """Of the main thread after each answer; the write thread does it once for all of a group."""
+        if not self._write_thread.is_current():
+            self._wake()
+
+    def _is_grouped(self, request: _Parser) -> bool:
+        return (
+            not request.error
+            and request.command == "POST"
+            and request.path in self._grouped
+            and (request.content_length <= GROUPED_BYTES and not request.chunked)
+        )
 
     def start_new_thread(self, target: Any, thread_no: int) -> None:
         thread = threading.Thread(target=target, name=f"request-{thread_no}", args=(thread_no,), daemon=True)
@@ -307,6 +435,7 @@ class _Dispatcher(ThreadedTaskDispatcher):
 
     def join(self) -> None:
         """Wait for threads that were told to end; one that is stuck in a request is left to die with the process."""
+        self._write_thread.close()
         for thread in self._started:
             thread.join(timeout=1)
 

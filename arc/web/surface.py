@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from arc.web.parts import Parts
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-HotHandler = Callable[["Parts", "WSGIEnvironment"], None]
+Finish = Callable[[], None]  # the second half of a write
+HotHandler = Callable[["Parts", "WSGIEnvironment"], Finish]
 Answer = type[BaseModel] | dict[str, Any] | None  # a model of JSON, a response object of OpenAPI, or no body
 
 CREATED: Final = -1  # the status of a new thing: 201 on /api/v1, 200 on the older paths
@@ -79,7 +80,7 @@ class Error(BaseModel):
 
 @dataclass(frozen=True)
 class HotRoute:
-    """A write route that is answered ahead of Flask: 204 as soon as `handler` returns."""
+    """A write route that is answered ahead of Flask: 204 as soon as what `handler` returns has returned."""
 
     handler: HotHandler
     needs: str

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     from arc.web.parts import Parts
+    from arc.web.surface import Finish
 
 EXAMPLE_COLUMNAR = {"m": "cpu", "columns": {"time": [1760875200000], "host": ["server01"], "usage": [45.2]}}
 EXAMPLE_ROW = {"m": "cpu", "t": 1760875200000, "h": "server01", "tags": {"region": "eu"}, "fields": {"usage": 45.2}}
@@ -164,13 +165,13 @@ class MsgpackSpec(BaseModel):
     needs="write", errors=[413, 503], headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
     body=_MSGPACK_BODY, sample=samples.WRITE_MSGPACK,
 )  # fmt: skip
-def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> None:
+def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> Finish:
     """Store rows sent as MessagePack: the whole request or nothing. What a body holds is in schema `WriteItem`.
 
     204 means that the rows are on disk and that the next query sees them.
     """
     database = parse.write_database(environ, arc.config.get("storage", "database"))
-    arc.store.write_msgpack(parse.body(environ), database, environ.get("HTTP_CONTENT_ENCODING", ""))
+    return arc.store.accept_msgpack(parse.body(environ), database, environ.get("HTTP_CONTENT_ENCODING", "")).finish
 
 
 @surface.hot(
@@ -181,7 +182,7 @@ def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> None:
     ],
     body=_LINES_BODY, sample=samples.WRITE_LINES,
 )  # fmt: skip
-def write_lines(arc: Parts, environ: WSGIEnvironment) -> None:
+def write_lines(arc: Parts, environ: WSGIEnvironment) -> Finish:
     """Store lines of line protocol, as InfluxDB's clients and Telegraf send them: `measurement,tag=a field=1 time`.
 
     A line that cannot be read, or whose values do not go with what is stored, is left out and counted at
@@ -191,9 +192,14 @@ def write_lines(arc: Parts, environ: WSGIEnvironment) -> None:
     args = parse.arguments(environ)
     database = parse.write_database(environ, arc.config.get("storage", "database"))
     encoding = environ.get("HTTP_CONTENT_ENCODING", "")
-    written = arc.store.write_lines(parse.body(environ), database, args.get("precision", ""), encoding)
-    if written.rejected and args.get("strict") == "1":
-        raise LinesRejected("partial write", written.rejected)
+    write = arc.store.accept_lines(parse.body(environ), database, args.get("precision", ""), encoding)
+
+    def finish() -> None:
+        write.finish()
+        if write.rejected and args.get("strict") == "1":
+            raise LinesRejected("partial write", write.rejected)
+
+    return finish
 
 
 @surface.hot(
@@ -201,14 +207,15 @@ def write_lines(arc: Parts, environ: WSGIEnvironment) -> None:
     needs="write", errors=[413, 503], headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
     body=_JSON_BODY, sample=samples.request("POST", "/write/json", EXAMPLE_ROW, token=True),
 )  # fmt: skip
-def write_json(arc: Parts, environ: WSGIEnvironment) -> None:
+def write_json(arc: Parts, environ: WSGIEnvironment) -> Finish:
     """Store the rows of a JSON body, shaped like a MessagePack one: the whole request or nothing.
 
     With content type `application/x-ndjson` a body has one item per line. Times may be RFC 3339 text too.
     """
     database = parse.write_database(environ, arc.config.get("storage", "database"))
     is_ndjson = "ndjson" in environ.get("CONTENT_TYPE", "").lower()
-    arc.store.write_json(parse.body(environ), database, is_ndjson, environ.get("HTTP_CONTENT_ENCODING", ""))
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+    return arc.store.accept_json(parse.body(environ), database, is_ndjson, encoding).finish
 
 
 @surface.hot(
@@ -217,7 +224,7 @@ def write_json(arc: Parts, environ: WSGIEnvironment) -> None:
     headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, *_MEASUREMENT, _ENCODING_HEADER],
     body=_ARROW_BODY, sample=samples.WRITE_ARROW,
 )  # fmt: skip
-def write_arrow(arc: Parts, environ: WSGIEnvironment) -> None:
+def write_arrow(arc: Parts, environ: WSGIEnvironment) -> Finish:
     """Store the rows of an Arrow IPC stream, the fastest way in: the whole request or nothing.
 
     Column `time` is a timestamp of any unit, or numbers as in MessagePack; without it all rows are of now. Nested
@@ -225,7 +232,8 @@ def write_arrow(arc: Parts, environ: WSGIEnvironment) -> None:
     """
     database = parse.write_database(environ, arc.config.get("storage", "database"))
     measurement = parse.write_measurement(environ)
-    arc.store.write_arrow(parse.body(environ), database, measurement, environ.get("HTTP_CONTENT_ENCODING", ""))
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "")
+    return arc.store.accept_arrow(parse.body(environ), database, measurement, encoding).finish
 
 
 @surface.api(

@@ -11,6 +11,8 @@ from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
 from arc.metrics.query.guard import Plan
+from arc.metrics.storage.wal import Entry
+from arc.metrics.store import PendingWrite
 from arc.web.application import create_app
 from arc.web.parts import Parts
 
@@ -36,11 +38,14 @@ class FakeStore:
     def stamps(self, wanted: object) -> tuple[int, ...]:
         return ()
 
-    def write_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> int:
+    def accept_msgpack(self, body: bytes, database: str, announced_encoding: str = "") -> PendingWrite:
         if self.fails_with:
             raise self.fails_with
         self.writes.append((body, database, announced_encoding))
-        return 1
+        return PendingWrite(self, Entry(1, database, body, 0), [], 0)  # type: ignore[arg-type]
+
+    def finish(self, write: PendingWrite) -> None:
+        pass
 
 
 @dataclass
