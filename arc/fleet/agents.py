@@ -1,0 +1,241 @@
+"""Agents: registrations merged into facts, tags, who is online, and the history of it.
+
+transport -> AgentStore.exchange -> register | reply ... -> one transaction with the number of the last message
+Facts are kept twice: as the JSON they came as, and as texts and numbers for the filter language (values.py).
+Source: the remote agents specification, sections 4 and 6.6.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from arc.db.fleet_tables import agent_events, agent_facts, agent_tags, agents
+from arc.errors import Invalid
+from arc.fleet import filter as language
+from arc.fleet.records import Agent, AgentEvent, AgentNotFound, OtherProject, Page
+from arc.fleet.values import number_of, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from arc.db.engine import Database
+
+MAX_FACTS = 1000  # of one agent
+_TAG_KEY = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+
+_BY_ID = select(agents).where(agents.c.agent_id == bindparam("agent"))
+_TAGS = select(agent_tags.c.agent_id, agent_tags.c.name, agent_tags.c.text)
+_UPDATE = update(agents).where(agents.c.agent_id == bindparam("agent"))
+_SEEN = (
+    update(agents)
+    .where(agents.c.agent_id == bindparam("agent"), agents.c.last_seen_at < bindparam("at"))
+    .values(last_seen_at=bindparam("at"))
+)
+_EVENTS = (
+    select(agent_events.c.event, agent_events.c.at, agent_events.c.detail)
+    .where(agent_events.c.agent_id == bindparam("agent"))
+    .order_by(agent_events.c.id.desc())
+    .limit(bindparam("limit"))
+)
+
+
+class InvalidTags(Invalid):
+    """details: `errors` with the message of each key."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(problems[key] for key in sorted(problems)))
+        self.details = {"errors": {"tags": {key: [problems[key]] for key in sorted(problems)}}}
+
+
+class AgentStore:
+    """Agents in the metadata database. Any thread may call it; each public method is one transaction."""
+
+    def __init__(self, db: Database, server_name: str) -> None:
+        self._db = db
+        self._server_name = server_name
+
+    def get(self, agent_id: str, project: str | None = None) -> Agent:
+        """Raises AgentNotFound; OtherProject when the caller is bound to another one."""
+        with self._db.read() as connection:
+            return _one(connection, agent_id, project)
+
+    def search(self, q: str, page: int, per_page: int, project: str | None = None) -> Page[Agent]:
+        """Agents by display name; a page beyond the last is the last. Raises FilterError."""
+        matching = [language.parse(q)] if q else []
+        if project is not None:
+            matching.append(agents.c.project == project)
+        found = select(agents).where(*matching).order_by(agents.c.display_name, agents.c.agent_id)
+        with self._db.read() as connection:
+            total = connection.scalar(select(sa.func.count()).select_from(agents).where(*matching)) or 0
+            number = min(page, -(-total // per_page))
+            rows = connection.execute(found.limit(per_page).offset(max(number - 1, 0) * per_page)).all()
+            tags = _tags_of(connection, [row.agent_id for row in rows])
+        return Page([Agent.from_row(row, tags.get(row.agent_id, {})) for row in rows], number, per_page, total)
+
+    def set_tags(self, agent_id: str, tags: Mapping[str, str], now_us: int, project: str | None = None) -> None:
+        """Add or overwrite tags; all or none. Raises AgentNotFound, OtherProject, InvalidTags."""
+        with self._db.transaction() as tx:
+            known = _one(tx, agent_id, project)
+            _check_tags(tags)
+            _replace(tx, agent_tags, agent_id, tags, tags)
+            _touch(tx, known.agent_id, known.facts, known.tags | dict(tags), updated_at=now_us)
+
+    def delete_tag(self, agent_id: str, key: str, now_us: int, project: str | None = None) -> None:
+        """Also fine when there is no such tag. Raises AgentNotFound, OtherProject."""
+        with self._db.transaction() as tx:
+            known = _one(tx, agent_id, project)
+            _replace(tx, agent_tags, agent_id, {}, [key])
+            left = {name: value for name, value in known.tags.items() if name != key}
+            _touch(tx, agent_id, known.facts, left, updated_at=now_us)
+
+    def delete(self, agent_id: str, now_us: int, project: str | None = None) -> None:
+        """Remove an agent with its facts and tags; its executions stay. Raises AgentNotFound, OtherProject."""
+        with self._db.transaction() as tx:
+            _one(tx, agent_id, project)
+            tx.execute(delete(agents).where(agents.c.agent_id == agent_id))
+            add_event(tx, agent_id, "deleted", now_us)
+
+    def events(self, agent_id: str, limit: int = 100) -> list[AgentEvent]:
+        """The newest first."""
+        with self._db.read() as connection:
+            rows = connection.execute(_EVENTS, {"agent": agent_id, "limit": limit})
+            return [AgentEvent(*row) for row in rows]
+
+    def counts(self) -> dict[bool, int]:
+        """How many are online (True) and offline (False)."""
+        with self._db.read() as connection:
+            rows = connection.execute(select(agents.c.is_online, sa.func.count()).group_by(agents.c.is_online))
+            return {True: 0, False: 0} | {bool(online): count for online, count in rows}
+
+    def silent(self, since_us: int, now_us: int) -> list[str]:
+        """Mark those offline of whom nothing was heard since; returns their ids."""
+        with self._db.transaction() as tx:
+            quiet = agents.c.is_online.is_(True) & (agents.c.last_seen_at < since_us)
+            found = list(tx.scalars(select(agents.c.agent_id).where(quiet)))
+            for agent_id in found:
+                self.set_online(tx, agent_id, online=False, now_us=now_us, detail="nothing heard")
+        return found
+
+    def set_online(self, tx: sa.Connection, agent_id: str, *, online: bool, now_us: int, detail: str = "") -> bool:
+        """Whether this changed anything. The fact `online` goes with it; `updated_with` does not."""
+        row = tx.execute(_BY_ID, {"agent": agent_id}).one_or_none()
+        if row is None or row.is_online == online:
+            return False
+        facts = json.loads(row.facts) | {"online": online}
+        _replace(tx, agent_facts, agent_id, {"online": online}, ["online"])
+        tx.execute(_UPDATE.values(is_online=online, facts=_json(facts), updated_at=now_us), {"agent": agent_id})
+        add_event(tx, agent_id, "online" if online else "offline", now_us, detail)
+        return True
+
+    def register(
+        self,
+        tx: sa.Connection,
+        agent_id: str,
+        payload: Mapping[str, Any],
+        *,
+        registration_id: str,
+        project: str,
+        organization: str,
+        token_id: int | None,
+        now_us: int,
+    ) -> None:
+        """Merge facts: null removes one, any other value replaces it whole, `online` is true unless it says false.
+
+        Of an unknown agent everything is kept as it comes, nulls included, and it is online. Raises Invalid.
+        """
+        row = tx.execute(_BY_ID, {"agent": agent_id}).one_or_none()
+        facts = _merged(None if row is None else json.loads(row.facts), payload)
+        if len(facts) > MAX_FACTS:
+            raise Invalid(f"an agent has at most {MAX_FACTS} facts")
+        online = facts["online"] is not False
+        values = {
+            "project": project,
+            "organization": organization,
+            "updated_with": registration_id,
+            "is_online": online,
+        }
+        values |= {"updated_by": self._server_name, "updated_at": now_us, "last_seen_at": now_us}
+        if row is None:
+            fresh = {"created_at": now_us, "epoch": "", "last_seq": 0, "facts": "{}", "display_name": agent_id}
+            tx.execute(insert(agents).values(agent_id=agent_id, token_id=token_id, **fresh, **values))
+        if row is None or row.is_online != online:
+            add_event(tx, agent_id, "online" if online else "offline", now_us, "" if row else "first registration")
+        old = {} if row is None else json.loads(row.facts)
+        changed = {name: value for name, value in facts.items() if text_of(value) != text_of(old.get(name))}
+        _replace(tx, agent_facts, agent_id, changed, changed.keys() | (old.keys() - facts.keys()))
+        _touch(tx, agent_id, facts, _tags_of(tx, [agent_id]).get(agent_id, {}), **values)
+
+    def seen(self, agent_id: str, now_us: int) -> bool:
+        """A sign of life. Whether the agent came online by it."""
+        with self._db.transaction() as tx:
+            tx.execute(_SEEN, {"agent": agent_id, "at": now_us})
+            return self.set_online(tx, agent_id, online=True, now_us=now_us)
+
+
+def add_event(tx: sa.Connection, agent_id: str, event: str, now_us: int, detail: str = "") -> None:
+    tx.execute(insert(agent_events).values(agent_id=agent_id, event=event, at=now_us, detail=detail))
+
+
+def _one(connection: sa.Connection, agent_id: str, project: str | None) -> Agent:
+    row = connection.execute(_BY_ID, {"agent": agent_id}).one_or_none()
+    if row is None:
+        raise AgentNotFound(agent_id)
+    if project is not None and row.project != project:
+        raise OtherProject(row.project, project)
+    return Agent.from_row(row, _tags_of(connection, [agent_id]).get(agent_id, {}))
+
+
+def _tags_of(connection: sa.Connection, agent_ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    query = _TAGS.where(agent_tags.c.agent_id.in_(list(agent_ids))).order_by(agent_tags.c.name)
+    for agent_id, name, text in connection.execute(query):
+        found.setdefault(agent_id, {})[name] = text
+    return found
+
+
+def _merged(old: Mapping[str, Any] | None, payload: Mapping[str, Any]) -> dict[str, Any]:
+    if old is None:
+        return dict(payload) | {"online": True}
+    online = {"online": True} if payload.get("online") is None else {}
+    merged = dict(old) | dict(payload) | online
+    return {name: value for name, value in merged.items() if not (name in payload and value is None)}
+
+
+def _replace(
+    tx: sa.Connection, table: sa.Table, agent_id: str, values: Mapping[str, Any], names: Iterable[str]
+) -> None:
+    """Rows of the filter language for these names: away with the old, in with what has a text."""
+    gone = list(names)
+    if gone:
+        tx.execute(delete(table).where(table.c.agent_id == agent_id, table.c.name.in_(gone)))
+    texts = {name: text for name, value in values.items() if (text := text_of(value)) is not None}
+    rows = [
+        {"agent_id": agent_id, "name": name, "text": text, "number": number_of(text)} for name, text in texts.items()
+    ]
+    if rows:
+        tx.execute(insert(table), rows)
+
+
+def _touch(tx: sa.Connection, agent_id: str, facts: Mapping[str, Any], tags: Mapping[str, str], **values: Any) -> None:
+    name = tags.get("name") or text_of(facts.get("hostname")) or agent_id
+    tx.execute(_UPDATE.values(facts=_json(facts), display_name=name, **values), {"agent": agent_id})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    problems = {}
+    for key, value in tags.items():
+        if not _TAG_KEY.fullmatch(key):
+            problems[key] = f"Tag key {key} is not alphanumeric [a-z0-9A-Z]."
+        elif not value:
+            problems[key] = f"Tag key {key} is empty."
+    if problems:
+        raise InvalidTags(problems)
