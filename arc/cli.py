@@ -11,6 +11,7 @@ import click
 
 from arc import __version__
 from arc.commands.backup import backup, check, restore
+from arc.commands.jobs import job
 from arc.commands.metrics import databases, import_file, query, write
 from arc.commands.options import configured
 from arc.commands.token import token
@@ -101,7 +102,7 @@ def version() -> None:
     click.echo(__version__)
 
 
-for command in (token, write, import_file, query, databases, backup, restore, check):
+for command in (token, write, import_file, query, databases, job, backup, restore, check):
     cli.add_command(command)
 
 
