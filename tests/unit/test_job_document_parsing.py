@@ -334,6 +334,38 @@ def test_any_bytes_are_read_or_refused(body, content_type):
         str(error).encode()  # fit for an answer
 
 
+FIELDS = [
+    "name",
+    "tasks",
+    "env",
+    "retry",
+    "limit",
+    "mounts",
+    "each",
+    "list",
+    "task",
+    "subjob",
+    "if",
+    "priority",
+    "wait",
+]
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["<<", "{{", "5s"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(TREES, st.sampled_from([JSON, YAML]))
+def test_any_tree_is_read_or_refused(tree, content_type):
+    try:
+        parse(json.dumps(tree).encode(), content_type)  # JSON is YAML too
+    except Invalid as error:
+        str(error).encode()
+
+
 # What comes out again
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\x7f", exclude_categories=["Cc", "Cs"]), max_size=20)
