@@ -1,0 +1,246 @@
+"""The walk over the syntax tree that works out a value, every step of it paid from the budget.
+
+Only the names of the scope, the table of functions and the methods of times can be reached: `.name` looks into a map
+and never at an attribute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from arc.jobs.expressions import nodes, operators
+from arc.jobs.expressions.builtins import TABLE, predicates
+from arc.jobs.expressions.faults import Fault
+from arc.jobs.expressions.text import scalar_text
+from arc.jobs.expressions.times import DURATION_METHODS, INSTANT_METHODS, Duration, Instant, Zone
+from arc.jobs.expressions.values import StringMap, Value, as_bool, as_int, is_number, mismatch, size, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from arc.jobs.expressions.limits import Budget
+
+_CHAINED = frozenset({"<", "<=", ">", ">="})
+
+
+class _Skipped:
+    """What the rest of `a?.b.c` gets to see when a is nil; becomes nil where the row of members ends."""
+
+
+_SKIPPED = _Skipped()
+_ARGUMENT_KINDS: dict[str, type] = {"time": Instant, "duration": Duration, "zone": Zone, "string": str}
+
+
+class Evaluator:
+    """One evaluation."""
+
+    def __init__(self, names: Mapping[str, Value], budget: Budget) -> None:
+        self._names = names
+        self._variables: dict[str, Value] = {}
+        self._elements: list[dict[str, Value]] = []  # of the predicates around the current node, innermost last
+        self._budget = budget
+
+    def value(self, node: nodes.Node) -> Value:
+        """Raises Fault."""
+        try:
+            self._budget.step()
+            result = self._WALKS[type(node)](self, node)
+        except Fault as fault:
+            if fault.at is None:
+                fault.at = node.at
+            raise
+        return None if isinstance(result, _Skipped) else result
+
+    def _literal(self, node: nodes.Literal) -> Value:
+        return node.value
+
+    def _name(self, node: nodes.Name) -> Value:
+        if node.name in self._variables:
+            return self._variables[node.name]
+        return dict(self._names) if node.name == "$env" else self._names[node.name]
+
+    def _pointer(self, node: nodes.Pointer) -> Value:
+        return self._elements[-1][node.name]
+
+    def _unary(self, node: nodes.Unary) -> Value:
+        operand = self.value(node.operand)
+        return not as_bool(operand) if node.op in {"not", "!"} else operators.signed(node.op, operand)
+
+    def _chain(self, node: nodes.Chain) -> Value:
+        value = last = self.value(node.first)
+        before = ""
+        for step in node.steps:
+            try:
+                value, last = self._step(step, before, value, last)
+            except Fault as fault:
+                if fault.at is None:
+                    fault.at = step.at
+                raise
+            before = step.op
+        return value
+
+    def _step(self, step: nodes.Step, before: str, value: Value, last: Value) -> tuple[Value, Value]:
+        """The value after one more operator, and the operand that a chained comparison goes on from."""
+        op = step.op
+        if op == "??":
+            return (value if value is not None else self.value(step.operand)), None
+        if op in {"and", "&&", "or", "||"}:
+            decides = op in {"or", "||"}
+            return (decides if as_bool(value) is decides else as_bool(self.value(step.operand))), None
+        if op in _CHAINED and before in _CHAINED:
+            if value is False:
+                return False, None
+            value = last
+        operand = self.value(step.operand)
+        result = operators.apply(op, value, operand, self._budget)
+        return (not result if step.is_negated else result), operand
+
+    def _member(self, node: nodes.Member) -> Value | _Skipped:
+        target = self._target(node.target, node.is_optional)
+        if isinstance(target, _Skipped):
+            return target
+        return fetch(target, self.value(node.key))
+
+    def _target(self, node: nodes.Node, is_optional: bool) -> Value | _Skipped:
+        in_row = isinstance(node, nodes.Member | nodes.Method)
+        self._budget.step()
+        target = self._WALKS[type(node)](self, node) if in_row else self.value(node)
+        return _SKIPPED if target is None and is_optional else target
+
+    def _slice(self, node: nodes.Slice) -> Value:
+        target = self.value(node.target)
+        start = None if node.start is None else as_int(self.value(node.start))
+        stop = None if node.stop is None else as_int(self.value(node.stop))
+        if isinstance(target, str):
+            part = target.encode("utf-8", "surrogatepass")[start:stop]
+            return part.decode("utf-8", "replace")
+        if not isinstance(target, list):
+            raise Fault(f"cannot slice {type_name(target)}")
+        items = target[start:stop]
+        self._budget.spend(size(items))
+        return items
+
+    def _method(self, node: nodes.Method) -> Value | _Skipped:
+        target = self._target(node.target, node.is_optional)
+        if isinstance(target, _Skipped):
+            return target
+        methods = (
+            INSTANT_METHODS if isinstance(target, Instant) else DURATION_METHODS if isinstance(target, Duration) else {}
+        )
+        if node.name not in methods:
+            raise Fault(f"cannot fetch {node.name} from {type_name(target)}")
+        wanted, method = methods[node.name]
+        arguments = [self.value(argument) for argument in node.arguments]
+        if len(arguments) != len(wanted):
+            few = len(arguments) < len(wanted)
+            raise Fault(f"{'not enough' if few else 'too many'} arguments to call {node.name}")
+        checked = [_argument(kind, argument) for kind, argument in zip(wanted, arguments, strict=True)]
+        result: Value = method(target, *checked)
+        self._budget.spend(size(result))
+        return result
+
+    def _call(self, node: nodes.Call) -> Value:
+        if node.name in predicates.TABLE:
+            return self._predicate_call(node)
+        arguments = [self.value(argument) for argument in node.arguments]
+        self._budget.check_time()
+        result = TABLE[node.name](self._budget, arguments)
+        self._budget.spend(size(result))
+        return result
+
+    def _predicate_call(self, node: nodes.Call) -> Value:
+        items = self.value(node.arguments[0])
+        if not isinstance(items, list):
+            raise Fault(f"builtin {node.name} takes only array (got {type_name(items)})", node.arguments[0].at)
+        test = self._predicate(node.arguments[1]) if len(node.arguments) > 1 else None
+        extra = [self.value(argument) for argument in node.arguments[2:]]
+        result: Value = predicates.TABLE[node.name](items, test, *extra)
+        self._budget.spend(size(result))
+        return result
+
+    def _predicate(self, block: nodes.Node) -> Callable[..., Value]:
+        body = block.body if isinstance(block, nodes.Block) else block
+
+        def tested(element: Value, index: int, acc: Value = None) -> Value:
+            self._elements.append({"": element, "index": index, "acc": acc})
+            try:
+                return self.value(body)
+            finally:
+                self._elements.pop()
+
+        return tested
+
+    def _array(self, node: nodes.Array) -> Value:
+        self._budget.spend(len(node.items) + 1)
+        return [self.value(item) for item in node.items]
+
+    def _map(self, node: nodes.Map) -> Value:
+        self._budget.spend(len(node.pairs) + 1)
+        result: dict[str, Value] = {}
+        for key_node, value_node in node.pairs:
+            key = self.value(key_node)
+            if not isinstance(key, str):
+                raise mismatch(key, "string")
+            result[key] = self.value(value_node)
+        return result
+
+    def _conditional(self, node: nodes.Conditional) -> Value:
+        return self.value(node.positive if as_bool(self.value(node.test)) else node.negative)
+
+    def _let(self, node: nodes.Let) -> Value:
+        outer = self._variables
+        self._variables = {**outer, node.name: self.value(node.value)}
+        try:
+            return self.value(node.body)
+        finally:
+            self._variables = outer
+
+    def _sequence(self, node: nodes.Sequence) -> Value:
+        return [self.value(part) for part in node.parts][-1]
+
+    _WALKS: ClassVar[dict[type, Callable[..., Value | _Skipped]]] = {
+        nodes.Literal: _literal,
+        nodes.Name: _name,
+        nodes.Pointer: _pointer,
+        nodes.Unary: _unary,
+        nodes.Chain: _chain,
+        nodes.Member: _member,
+        nodes.Slice: _slice,
+        nodes.Method: _method,
+        nodes.Call: _call,
+        nodes.Array: _array,
+        nodes.Map: _map,
+        nodes.Conditional: _conditional,
+        nodes.Let: _let,
+        nodes.Sequence: _sequence,
+    }
+
+
+def fetch(target: Value, key: Value) -> Value:
+    """`target.key` and `target[key]`. Raises Fault."""
+    if isinstance(target, StringMap) and isinstance(key, str):
+        return target[key]
+    if isinstance(target, dict):
+        try:
+            return target.get(key)  # type: ignore[arg-type]
+        except TypeError:  # a list as key
+            raise Fault(f"cannot use {type_name(key)} to get an element from {type_name(target)}") from None
+    if isinstance(target, list | str) and is_number(key):
+        return _element(target, as_int(key))
+    raise Fault(f"cannot fetch {scalar_text(key)} from {type_name(target)}")
+
+
+def _element(target: list[Value] | str, index: int) -> Value:
+    elements: list[Value] | bytes = target.encode("utf-8", "surrogatepass") if isinstance(target, str) else target
+    place = index + len(elements) if index < 0 else index
+    if not 0 <= place < len(elements):
+        raise Fault(f"index out of range: {place} (array length is {len(elements)})")
+    return elements[place]
+
+
+def _argument(kind: str, value: Value) -> Value:
+    if kind == "int":
+        return as_int(value)
+    if not isinstance(value, _ARGUMENT_KINDS[kind]):
+        raise mismatch(value, kind)
+    return value

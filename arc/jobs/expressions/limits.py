@@ -1,0 +1,42 @@
+"""What one expression may cost. Whoever may submit a job may write expressions, so each is bounded in every way.
+
+Processor time of the thread is measured, not the clock on the wall: a busy server must not make a good expression fail.
+"""
+
+from __future__ import annotations
+
+import time
+
+from arc.jobs.expressions.faults import Fault
+
+MAX_CHARACTERS = 65_536  # of one expression
+MAX_NODES = 10_000  # of one syntax tree
+MAX_DEPTH = 100  # levels of a syntax tree; each costs a few frames of the interpreter's stack
+MAX_ELEMENTS = 1_000_000  # characters, list elements and map entries made by one evaluation
+MAX_CPU_S = 0.06  # seconds of processor time, parsing and checking included
+STEPS_BETWEEN_CHECKS = 64  # reading the clock costs about as much as one step
+
+
+class Budget:
+    """What one expression may still use up; made when its work begins."""
+
+    def __init__(self) -> None:
+        self._deadline = time.thread_time() + MAX_CPU_S
+        self._elements = MAX_ELEMENTS
+        self._steps = 0
+
+    def step(self) -> None:
+        """Count one step of work. Raises Fault when the time is used up."""
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_CHECKS == 0:
+            self.check_time()
+
+    def check_time(self) -> None:
+        if time.thread_time() > self._deadline:
+            raise Fault("time limit exceeded")
+
+    def spend(self, elements: int) -> None:
+        """Take elements off the budget; call it before making what could be large. Raises Fault."""
+        self._elements -= elements
+        if self._elements < 0:
+            raise Fault("memory budget exceeded")
