@@ -57,7 +57,7 @@ def _accepted_by(check: Callable[[str], object]) -> Callable[[str], bool]:
 
 REQUIRED = Rule("required", lambda value: value is not None and value not in ("", 0))
 DURATION = Rule("duration", _accepted_by(parse_duration))
-EXPRESSION = Rule("expr", _accepted_by(lambda text: expressions.check(text)))
+EXPRESSION = Rule("expr", _accepted_by(expressions.check))
 QUEUE = Rule("queue", queuenames.is_for_tasks)
 CRON = Rule("cron", _accepted_by(cron.parse))
 
