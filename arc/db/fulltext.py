@@ -1,6 +1,6 @@
 """Full-text search: English words, stemmed, over rows of a table. SQLite's FTS5; nothing else knows how it is done.
 
-create(connection, ...) in a migration -> triggers keep the index -> matches(...) as a condition of a SELECT
+create(connection, ...) in a migration -> triggers keep the index -> found(table, terms) gives numbers of rows
 Row ids of the index are those of the table, so a result in order of row id needs no sort.
 """
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WORD = re.compile(r"\w+")
+_STOP_WORDS = frozenset(
+    "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it"
+    " its itself they them their theirs themselves what which who whom this that these those am is are was were be been"
+    " being have has had having do does did doing a an the and but if or because as until while of at by for with about"
+    " against between into through during before after above below to from up down in out on off over under again"
+    " further then once here there when where why how all any both each few more most other some such no nor not only"
+    " own same so than too very s t can will just don should now".split()  # noqa: SIM905
+)
 
 
 def create(connection: sa.Connection, table: str, columns: Sequence[str], *, row_id: str = "seq") -> None:
@@ -33,12 +41,15 @@ def create(connection: sa.Connection, table: str, columns: Sequence[str], *, row
         connection.exec_driver_sql(statement)
 
 
-def matches(table: sa.Table, terms: Iterable[str]) -> sa.ColumnElement[bool]:
-    """Rows that hold all terms; case, word endings and punctuation do not matter. Without a word nothing matches."""
-    words = [word for term in terms for word in _WORD.findall(term)]
+def found(table: sa.Table, terms: Iterable[str]) -> sa.Select[tuple[int]]:
+    """A SELECT of one column, `seq`: rows that hold all terms; case, endings, punctuation and stop words do not matter.
+
+    Without a word that matters nothing is found.
+    """
+    words = [word for term in terms for word in _WORD.findall(term) if word.lower() not in _STOP_WORDS]
+    name = f"{table.name}_search"
+    index = sa.table(name, sa.column("rowid", sa.Integer), sa.column(name))
+    seqs = sa.select(index.c.rowid.label("seq"))
     if not words:
-        return sa.false()
-    index = sa.table(f"{table.name}_search", sa.column("rowid"), sa.column(f"{table.name}_search"))
-    phrase = " AND ".join(f'"{word}"' for word in words)
-    found = sa.select(index.c.rowid).where(index.c[f"{table.name}_search"].op("MATCH")(phrase))
-    return table.c.seq.in_(found)
+        return seqs.where(sa.false())
+    return seqs.where(index.c[name].op("MATCH")(" AND ".join(f'"{word}"' for word in words)))
