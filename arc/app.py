@@ -158,7 +158,6 @@ class Arc:
                 max_body_bytes=options["max_body_size"],
                 max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
-                pin_threads=options["pin_threads"],
                 grouped=HOT_PATHS,
             )
         except OSError as error:

@@ -171,7 +171,6 @@ OPTIONS = (
            "bytes", aliases=("MAX_DECOMPRESSED_SIZE_MB",), minimum=1),
     Option("server", "max_import_size", Size, Size.parse("500MB"), "largest file to import, as it comes and inflated",
            "bytes", minimum=1),
-    Option("server", "pin_threads", bool, True, "keep the request threads on one core, which saves CPU time (Linux)"),
     Option("storage", "dir", str, "./data", "data directory; created with mode 0700", minimum=1),
     Option("storage", "database", str, "default", "metrics database of requests that name none", minimum=1,
            aliases=("storage.local.database", "STORAGE_LOCAL_DATABASE", "STORAGE_DATABASE")),

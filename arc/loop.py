@@ -1,52 +1,13 @@
-"""Threads: background loops that call `step(now_us)` until they are told to stop, and which cores a thread may use."""
+"""Background loops: threads that call `step(now_us)` until they are told to stop."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from arc import clock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 log = logging.getLogger(__name__)
-
-_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-
-
-def pin() -> None:
-    """Keep the calling thread on the last core that the process may use; Linux only, elsewhere without effect.
-
-    Threads that take turns with the interpreter lock wake each other up on every turn, and numpy and pyarrow take
-    turns dozens of times per write. Between cores such a wake-up costs so much that four request threads on two
-    cores did half the work per CPU second of four on one. A thread inherits the cores of the one that starts it.
-    """
-    if len(_CORES) > 1:
-        os.sched_setaffinity(0, {max(_CORES)})
-
-
-def unpin() -> None:
-    """Let the calling thread use every core again: for work outside the interpreter lock."""
-    if len(_CORES) > 1:
-        os.sched_setaffinity(0, _CORES)
-
-
-@contextmanager
-def unpinned() -> Iterator[None]:
-    """Around long work outside the interpreter lock in a thread that may be pinned; threads it starts are free too."""
-    if not _CORES:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    unpin()
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 class PeriodicLoop:
@@ -89,7 +50,6 @@ class PeriodicLoop:
                 log.warning("%s: still running after %.0f s", self.name, timeout_s)
 
     def _run(self) -> None:
-        unpin()  # a loop that a request thread started would share that thread's core
         while not self._stop.is_set():
             self._wake.wait(self.interval_s)
             self._wake.clear()

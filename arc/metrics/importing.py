@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 
 from arc import clock
 from arc.errors import ArcError, Invalid, TooLarge, Unavailable, Unreadable
-from arc.loop import unpinned
 from arc.metrics import names
 from arc.metrics.decode import timeunits
 from arc.metrics.decode.arrowpoints import arrow_body, plain_column, times_us
@@ -181,7 +180,7 @@ class Importer:
         done = Imported(database)
         self.counters.requests += 1
         try:
-            with unpinned(), self._saved(file) as path:
+            with self._saved(file) as path:
                 yield path, done
                 if not done.rows:
                     raise Invalid("file contains no rows")

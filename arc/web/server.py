@@ -26,7 +26,6 @@ from waitress.server import BaseWSGIServer, create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import RequestEntityTooLarge, build_http_date
 
-from arc.loop import pin, unpin
 from arc.web.application import SECURITY_HEADERS, sane_request_id
 from arc.web.errors import error_body
 from arc.web.grouping import WriteThread
@@ -70,13 +69,11 @@ class ArcServer:
         max_body_bytes: int = 100 * 2**20,
         max_import_bytes: int = 500 * 2**20,
         stop_timeout_s: float = 30,
-        pin_threads: bool = False,
         grouped: Collection[str] = (),
     ) -> None:
         self._map: dict[int, Any] = {}
-        self._dispatcher = _Dispatcher(pin_threads, grouped, self._wake)
+        self._dispatcher = _Dispatcher(grouped, self._wake)
         self._stop_timeout_s = stop_timeout_s
-        self._pin_threads = pin_threads
         self._stopping = False
         self._idle = threading.Event()  # set while run() is not at work
         self._idle.set()
@@ -96,8 +93,6 @@ class ArcServer:
     def run(self) -> None:
         """Serve until stop(), SystemExit or KeyboardInterrupt; then finish what runs and return."""
         self._idle.clear()
-        if self._pin_threads:
-            pin()
         try:
             while not self._stopping:
                 self._poll()
@@ -106,7 +101,6 @@ class ArcServer:
         try:
             self._drain()
         finally:
-            unpin()
             self._idle.set()
 
     def stop(self) -> None:
@@ -380,19 +374,18 @@ class _Channel(HTTPChannel):
 
 
 class _Dispatcher(ThreadedTaskDispatcher):
-    """Request threads that can be pinned and are joined at the end."""
+    """Request threads and the write thread."""
 
     # A queue is what a pool of threads is for; a warning per waiting request would make overload worse.
     queue_logger = logging.getLogger(f"{__name__}.queue")
     queue_logger.setLevel(logging.ERROR)
 
-    def __init__(self, pin_threads: bool, grouped: Collection[str], wake: Callable[[], None]) -> None:
+    def __init__(self, grouped: Collection[str], wake: Callable[[], None]) -> None:
         super().__init__()
         self._wake = wake
         self._grouped = frozenset(grouped)
         self._writes: deque[_Channel] = deque()
         self._write_thread = WriteThread(wake)
-        self._pin_threads = pin_threads
         self._started: list[threading.Thread] = []
 
     def start(self, threads: int) -> None:
@@ -427,11 +420,6 @@ class _Dispatcher(ThreadedTaskDispatcher):
         thread = threading.Thread(target=target, name=f"request-{thread_no}", args=(thread_no,), daemon=True)
         self._started.append(thread)
         thread.start()
-
-    def handler_thread(self, thread_no: int) -> None:
-        if self._pin_threads:
-            pin()
-        super().handler_thread(thread_no)
 
     def join(self) -> None:
         """Wait for threads that were told to end; one that is stuck in a request is left to die with the process."""

@@ -50,7 +50,7 @@ def test_later_layers_win() -> None:
     loaded = load(None, {"ARC_SERVER_PORT": "3", "ARC_SERVER_THREADS": "4"}, {"server.port": "5"})
 
     assert [loaded.get("server", name) for name in ("port", "threads", "host")] == [5, 4, "a"]
-    sources = [loaded.source("server", name) for name in ("port", "threads", "host", "pin_threads")]
+    sources = [loaded.source("server", name) for name in ("port", "threads", "host", "shutdown_timeout_s")]
     assert sources == ["flag", "environment ARC_SERVER_THREADS", "file arc.conf", "default"]
 
 

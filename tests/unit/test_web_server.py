@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import threading
 import time
@@ -239,19 +238,3 @@ def test_close_before_run_and_twice_gives_everything_back() -> None:
 def test_taken_port_raises_and_leaves_no_thread(server: ArcServer) -> None:
     with pytest.raises(OSError, match="in use"):
         ArcServer(echo, "127.0.0.1", server.port, 2)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
-def test_request_threads_can_be_kept_on_one_core() -> None:
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body = json.dumps(sorted(os.sched_getaffinity(0))).encode()
-        start_response("200 OK", [("Content-Length", str(len(body)))])
-        return [body]
-
-    everywhere = os.sched_getaffinity(0)
-    with serving(app, pin_threads=True) as server, connect(server) as connection:
-        connection.request("GET", "/")
-        cores = json.loads(connection.getresponse().read())
-
-    assert len(cores) == 1
-    assert os.sched_getaffinity(0) == everywhere
