@@ -56,7 +56,7 @@ class ArcServer:
     """Listens when it is made, serves in run().
 
     max_body_bytes: a larger body gets 413; max_import_bytes: likewise for a file to import.
-    stop_timeout_s: seconds that running requests have at a stop.
+    stop_timeout_s: seconds that running requests have at a stop. on_stop: called as it begins, for answers that wait.
     """
 
     def __init__(
@@ -70,10 +70,12 @@ class ArcServer:
         max_import_bytes: int = 500 * 2**20,
         stop_timeout_s: float = 30,
         grouped: Collection[str] = (),
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._map: dict[int, Any] = {}
         self._dispatcher = _Dispatcher(grouped, self._wake)
         self._stop_timeout_s = stop_timeout_s
+        self._on_stop = on_stop
         self._stopping = False
         self._idle = threading.Event()  # set while run() is not at work
         self._idle.set()
@@ -152,6 +154,7 @@ class ArcServer:
             listener.accepting = False
             listener.socket.close()
             listener.del_channel(self._map)
+        self._on_stop()
         while self._busy_channels() and time.monotonic() < deadline:
             self._poll(0.1)
         left = len(self._busy_channels())

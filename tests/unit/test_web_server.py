@@ -226,6 +226,22 @@ def test_stop_waits_for_a_stuck_request_only_so_long() -> None:
         finish.set()
 
 
+def test_stop_tells_answers_that_wait() -> None:
+    started, stopping = threading.Event(), threading.Event()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        started.set()
+        assert stopping.wait(WAIT_S)
+        return echo(environ, start_response)
+
+    with serving(app, on_stop=stopping.set) as server, connect(server) as connection:
+        connection.request("GET", "/none")
+        assert started.wait(WAIT_S)
+        assert not stopping.is_set()
+        server.stop()
+        assert connection.getresponse().status == 204
+
+
 def test_close_before_run_and_twice_gives_everything_back() -> None:
     server = ArcServer(echo, "127.0.0.1", 0, 2)
     server.close()
