@@ -83,7 +83,7 @@ class TableView:
     columns: (name, DuckDB type) in order, `time` first; type NULL while only nulls were seen.
     lake_version: None while the lake has no such table. lake_columns: what its table has at that version; widened:
     those of them to be read through lake.exact().
-    buffered: may lack columns; None when no row waits.
+    buffered: may lack columns; None when no row waits. files: see lake.few_files().
     """
 
     database: str
@@ -93,6 +93,7 @@ class TableView:
     lake_columns: frozenset[str]
     buffered: pa.Table | None
     widened: frozenset[str] = frozenset()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -672,6 +673,7 @@ class MetricStore:
             frozenset(schema.in_lake),
             buffered,
             schema.widened,
+            self.lake.few_files(schema, version) if schema.in_lake else (),
         )
 
     def _flush(self) -> int:

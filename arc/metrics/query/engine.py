@@ -29,7 +29,7 @@ from arc.metrics.query.explain import without_internals
 from arc.metrics.query.guard import Guard, Plan
 from arc.metrics.query.parsetree import fold
 from arc.metrics.query.sqltext import without_end
-from arc.metrics.storage.lake import exact, quoted
+from arc.metrics.storage.lake import exact, literal, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -414,7 +414,8 @@ class QueryEngine:
             return _all_at_once(query, pa.table({}))
         if missing:
             raise Invalid(f"Measurement '{'.'.join(missing[0])}' does not exist")
-        sources = [_source(view, cursor, buffers) for view in views if view is not None]
+        # A plan names the files it reads; that of the table does not.
+        sources = [_source(view, cursor, buffers, by_file=not plan.explain) for view in views if view is not None]
         if window is not None:
             sources = [window.narrow(view, source) for view, source in zip(views, sources, strict=True) if view]
         statement = plan.fill(sources)
@@ -536,11 +537,13 @@ def _status(failure: BaseException | None) -> str:
     return CANCELLED if isinstance(failure, (Cancelled, GeneratorExit)) else FAILED
 
 
-def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[str]) -> str:
+def _source(view: TableView, cursor: duckdb.DuckDBPyConnection, buffers: list[str], *, by_file: bool) -> str:
     """The sub-query that stands for a measurement: its rows in the lake and those in the buffer."""
     halves = []
     if view.lake_version is not None:
         table = f"lake.{quoted(view.database)}.{quoted(view.measurement)} AT (VERSION => {view.lake_version})"
+        if view.files and by_file:
+            table = f"read_parquet([{', '.join(map(literal, view.files))}], hive_partitioning => false)"
         halves.append(_selection(view, view.lake_columns, table, view.widened))
     if view.buffered is not None or not halves:
         rows = view.buffered if view.buffered is not None else pa.table({})

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import uuid
 from contextlib import contextmanager
@@ -41,7 +42,10 @@ log = logging.getLogger(__name__)
 _FILE_PREFIX = "arc-"
 _FILE_PREFIXES = (_FILE_PREFIX, "ducklake-")
 _TIME_COLUMN = 1  # DuckLake's number of the first column of a table
+_FEW_FILES = 12  # up to here DuckDB reads a list of files faster than DuckLake finds and scans them
 _COMMIT_RETRY_MS = 10  # two commits met: the next try works, as the write lock keeps others out
+
+_GLOB = re.compile(r"[*?\[]")  # a list of files cannot name these as they are
 
 # every catalog has a schema `main`; it is a database of ours only when it holds something
 _DATABASES = """
@@ -64,6 +68,19 @@ LEFT JOIN {CATALOG}.ducklake_delete_file d ON d.data_file_id = f.data_file_id AN
 LEFT JOIN {CATALOG}.ducklake_file_column_stats c ON c.data_file_id = f.data_file_id AND c.column_id = {_TIME_COLUMN}
 WHERE t.end_snapshot IS NULL GROUP BY ALL
 """  # noqa: S608 - constants only
+_FILES_AT = f"""
+SELECT s.path, t.path, f.path, coalesce(f.partial_max, 0) <= $version
+    AND NOT EXISTS (FROM {CATALOG}.ducklake_delete_file d WHERE d.data_file_id = f.data_file_id)
+    AND $columns = (SELECT count(*) FROM {CATALOG}.ducklake_file_column_stats c WHERE c.data_file_id = f.data_file_id)
+FROM {CATALOG}.ducklake_data_file f
+JOIN {CATALOG}.ducklake_table t ON t.table_id = f.table_id
+JOIN {CATALOG}.ducklake_schema s ON s.schema_id = t.schema_id
+WHERE s.schema_name = $database AND t.table_name = $measurement
+    AND t.begin_snapshot <= $version AND coalesce(t.end_snapshot > $version, true)
+    AND s.begin_snapshot <= $version AND coalesce(s.end_snapshot > $version, true)
+    AND f.begin_snapshot <= $version AND coalesce(f.end_snapshot > $version, true)
+LIMIT {_FEW_FILES + 1}
+"""  # noqa: S608
 _MARK = f"""
 SELECT commit_extra_info FROM {CATALOG}.ducklake_snapshot_changes
 WHERE commit_extra_info IS NOT NULL ORDER BY snapshot_id DESC LIMIT 1
@@ -108,6 +125,7 @@ class Lake:
         self._compression = compression
         self._write_lock = threading.Lock()
         self._notes: dict[tuple[str, str], str] = {}
+        self._few: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {}  # last answers of few_files, with versions
         for folder in (self.directory, self.files, self.temp_directory):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._connection = duckdb.connect(":memory:", config=_settings(memory_limit, threads, self.temp_directory))
@@ -158,6 +176,29 @@ class Lake:
         with self._reading() as cursor:
             rows = cursor.execute(_STORED).fetchall()
         return {(database, measurement): Stored(*numbers) for database, measurement, *numbers in rows}
+
+    def few_files(self, schema: TableSchema, version: int) -> tuple[str, ...]:
+        """The files that are all of a measurement at a version, if they are few and hold its rows and columns as they are.
+
+        DuckLake takes some milliseconds a query to find out which files there are, and more to make their rows fit the
+        table. Where nothing is deleted, no column came later and no merged file has rows of later versions, the plain
+        files will do. Empty when that is not so.
+        """
+        table = (schema.database, schema.measurement)
+        known = self._few.get(table)
+        if known is None or known[0] != version:
+            known = self._few[table] = (version, self._files_at(schema, version))
+        return known[1]
+
+    def _files_at(self, schema: TableSchema, version: int) -> tuple[str, ...]:
+        if schema.widened:
+            return ()
+        values = {"database": schema.database, "measurement": schema.measurement, "version": version}
+        with self._reading() as cursor:
+            rows = cursor.execute(_FILES_AT, values | {"columns": len(schema.in_lake)}).fetchall()
+        paths = tuple(str(self.files / schema_path / table_path / path) for schema_path, table_path, path, _ in rows)
+        is_plain = len(rows) <= _FEW_FILES and all(row[3] for row in rows)
+        return paths if is_plain and not any(_GLOB.search(path) for path in paths) else ()
 
     def copy_to(self, target: Path) -> dict[tuple[str, str], Stored]:
         """A copy as of now in a new directory, which lies in the temporary one; returns what it holds."""
