@@ -29,7 +29,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9][A-Za-z0-9._/-]{0
 class Outcome:
     """What a step reports.
 
-    payload: replaces the one before. pause_s: until the next step; None is the engine's interval.
+    payload: replaces the one before. pause_s: until the next step; None is the engine's interval, and no time at all
+    when a stage is done.
     then: called when the outcome is on disk, and never again; for what may end this very process.
     """
 
@@ -43,8 +44,8 @@ def running(payload: Json = None, pause_s: float | None = None, then: Callable[[
     return Outcome(State.RUNNING, payload, pause_s, then)
 
 
-def done(payload: Json = None) -> Outcome:
-    return Outcome(State.DONE, payload)
+def done(payload: Json = None, pause_s: float | None = None, then: Callable[[], None] | None = None) -> Outcome:
+    return Outcome(State.DONE, payload, pause_s, then)
 
 
 def failed(payload: Json = None) -> Outcome:
@@ -59,7 +60,8 @@ def _run_here(key: str, work: Callable[[], Json]) -> tuple[bool, Json]:
 class Context:
     """What a step sees. args: as they were scheduled, with defaults filled in.
 
-    attempt: number of this invocation, from 1. is_recovered: the process died during the invocation before.
+    attempt: number of this invocation, from 1. running_s: since the first one, restarts included.
+    is_recovered: the process died during the invocation before.
     cancel_reason: not None when the step shall end the action. instance: of this process, never used twice.
     progress: what an error is shown with; the payload, until a step says better.
     """
@@ -73,6 +75,7 @@ class Context:
     now_us: int
     instance: str
     attempt: int = 1
+    running_s: float = 0
     is_recovered: bool = False
     cancel_reason: str | None = None
     interval_s: float = 1.0
@@ -211,7 +214,7 @@ class Composite:
     def _passed_on(self, index: int, outcome: Outcome) -> Outcome:
         shown = _shown(index, outcome.state, outcome.payload)
         if outcome.state is State.DONE and index + 1 < len(self.stages):
-            return replace(outcome, state=State.RUNNING, payload=shown, pause_s=0)  # nothing to wait for
+            return replace(outcome, state=State.RUNNING, payload=shown, pause_s=outcome.pause_s or 0)
         return replace(outcome, payload=shown)
 
     def _position(self, stored: Json) -> tuple[int, State, Json]:

@@ -61,11 +61,10 @@ _FINISHED = """SELECT kind, id, state FROM actions WHERE finished_at IS NOT NULL
 # A record is only written as it was read: an action cannot be cancelled after a handler has begun.
 _GUARD = "seq = :seq AND revision = :revision AND is_begun = :is_begun AND finished_at IS NULL"
 _BEGIN = f"""UPDATE actions SET is_begun = 1, invocations = invocations + 1, crashes = :crashes,
-    running_us = :running_us, touched_at = :now WHERE {_GUARD}"""
-_SETTLE = f"""UPDATE actions SET is_begun = 0, crashes = 0, touched_at = :now
-    WHERE {_GUARD}"""
-_CHANGE = f"""UPDATE actions SET state = :state, payload = :payload, finished_at = :finished_at, revision = revision + 1,
-    is_begun = 0, crashes = 0, touched_at = :now WHERE {_GUARD}"""
+    running_us = :running_us, touched_at = :now WHERE {_GUARD}"""  # noqa: S608
+_SETTLE = f"UPDATE actions SET is_begun = 0, crashes = 0, touched_at = :now WHERE {_GUARD}"  # noqa: S608
+_CHANGE = f"""UPDATE actions SET state = :state, payload = :payload, finished_at = :finished_at, is_begun = 0,
+    crashes = 0, revision = revision + 1, touched_at = :now WHERE {_GUARD}"""  # noqa: S608
 # The events of NEW and of the end stay, the oldest of the rest go.
 _CAP_HISTORY = """DELETE FROM history WHERE number IN (SELECT number FROM history WHERE seq = :seq AND state = 'RUNNING'
     ORDER BY number LIMIT max(0, (SELECT count(*) FROM history WHERE seq = :seq) - :keep))"""

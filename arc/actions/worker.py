@@ -166,7 +166,7 @@ class Worker:
         if not self._store.begin(record, record.crashes + record.is_begun, running_us, self._clocks.now_us()):
             return 0  # cancelled this very moment
         is_late = 0 < kind.deadline_s * US < running_us
-        change = self._invoke(kind, self._context(record, kind, is_late), record)
+        change = self._invoke(kind, self._context(record, kind, running_us, is_late), record)
         record = replace(record, is_begun=True)
         if is_late and change.state is not State.DONE:
             change = Change(State.FAILED, failure(Deadline(kind.deadline_s), record.payload))
@@ -198,7 +198,7 @@ class Worker:
             return int((self._clocks.monotonic() - at) * US)
         return max(0, self._clocks.now_us() - record.touched_at) if record.invocations else 0
 
-    def _context(self, record: ActionRecord, kind: Kind, is_late: bool) -> Context:
+    def _context(self, record: ActionRecord, kind: Kind, running_us: int, is_late: bool) -> Context:
         return Context(
             id=record.id,
             kind=record.kind,
@@ -209,6 +209,7 @@ class Worker:
             now_us=self._clocks.now_us(),
             instance=self.instance,
             attempt=record.invocations + 1,
+            running_s=running_us / US,
             is_recovered=record.is_begun,
             cancel_reason="the time is over" if is_late else record.cancel_reason,
             interval_s=self._options.interval_s,
