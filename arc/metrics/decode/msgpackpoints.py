@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from arc.errors import Invalid
 from arc.metrics.decode import points
+from arc.metrics.decode.batch import TIME_TYPE
 from arc.metrics.decode.columns import arrow_column
 from arc.metrics.decode.timeunits import column_to_us
 
@@ -33,7 +34,7 @@ _NUMBERS = {
     0xCC: (1, "u1", np.int64),
     0xCD: (2, ">u2", np.int64),
     0xCE: (4, ">u4", np.int64),
-    0xCF: (8, ">u8", np.int64),
+    0xCF: (8, ">i8", np.int64),
     0xD0: (1, "i1", np.int64),
     0xD1: (2, ">i2", np.int64),
     0xD2: (4, ">i4", np.int64),
@@ -41,6 +42,7 @@ _NUMBERS = {
 }
 # head of a text below 32 bytes, or of a null -> length of the text; anything else -> 0xff
 _TEXT_SIZES = bytes(head & 0x1F if 0xA0 <= head <= 0xC0 else 0xFF for head in range(0x100))
+_ASCII, _NOT_ASCII = bytes(range(0x80)), bytes(range(0x80, 0x100))
 
 
 class _Odd(Exception):
@@ -182,14 +184,13 @@ class _Walker:
         end = self.at + step * length
         if end > len(self.body):
             return None
-        markers = np.ndarray((length,), np.uint8, self.body, self.at, (step,))
-        if markers.tobytes() != bytes((marker,)) * length:
+        if self.body[self.at : end : step] != bytes((marker,)) * length:
             return None
-        values = np.ndarray((length,), kind, self.body, self.at + 1, (step,))
-        if kind == ">u8" and int(values.max()) >> 63:
+        values = np.ndarray((length,), kind, self.body, self.at + 1, (step,)).astype(target)
+        if marker == 0xCF and np.minimum.reduce(values) < 0:
             return None  # beyond int64: the column becomes DOUBLE, msgpack's way
         self.at = end
-        return values.astype(target)
+        return values
 
     def _small_integers(self, length: int) -> np.ndarray | None:
         end = self.at + length
@@ -222,10 +223,10 @@ class _Walker:
         end = self.at + step * length
         if end > len(self.body):
             return None
-        heads = np.ndarray((length, head), np.uint8, self.body, self.at, (step, 1)).tobytes()
+        heads = _every(step, head, length, self.body, self.at)
         if heads != self.body[self.at : self.at + head] * length:
             return None
-        data = np.ndarray((length, size), np.uint8, self.body, self.at + head, (step, 1)).tobytes()
+        data = _every(step, size, length, self.body, self.at + head)
         if not data.isascii():
             return None
         self.at = end
@@ -234,29 +235,27 @@ class _Walker:
     def _short_text(self, length: int) -> pa.Array | None:
         """Texts below 32 bytes and nulls, ASCII.
 
-        Only the heads are above 0x7f then, so the high bytes are the heads; that each head's length leads to
-        the next head proves it for the whole run, and dropping the high bytes leaves the text.
+        Only the heads are above 0x7f then. That each head's length leads to the next one, and that there are no
+        other high bytes, proves it for the whole run; what is left without them is the text.
         """
         guess = (self.body[self.at] & 0x1F) + 4
         for window in (guess * length, 32 * length):
-            chunk = np.frombuffer(self.body, np.uint8, min(window, len(self.body) - self.at), self.at)
-            heads_at = (chunk > 0x7F).nonzero()[0][:length]
-            if len(heads_at) == length:
+            heads = self.body[self.at : self.at + window].translate(None, _ASCII)[:length]
+            if len(heads) == length:
                 break
         else:
             return None
-        heads = chunk[heads_at].tobytes()
         sizes = heads.translate(_TEXT_SIZES)
         if b"\xff" in sizes:
             return None
         offsets = np.zeros(length + 1, np.int32)
         np.add.accumulate(np.frombuffer(sizes, np.uint8), out=offsets[1:], dtype=np.int32)
         end = int(offsets[-1]) + length
-        if self.at + end > len(self.body):
+        run = self.body[self.at : self.at + end]
+        data = run.translate(None, _NOT_ASCII)
+        if len(run) < end or len(data) != end - length:
             return None
-        run = np.frombuffer(self.body, np.uint8, end, self.at)
-        data = run[run < 0x80]
-        if len(data) != end - length or not (heads_at == offsets[:-1] + np.arange(length)).all():
+        if np.frombuffer(run, np.uint8)[offsets[:-1] + np.arange(length)].tobytes() != heads:
             return None
         self.at += end
         if b"\xc0" not in heads:
@@ -327,12 +326,17 @@ def _is_map(marker: int) -> bool:
 
 def _time_array(values: np.ndarray) -> pa.Array:
     times = column_to_us(values)
-    return pa.Array.from_buffers(pa.timestamp("us", "UTC"), len(times), [None, pa.py_buffer(times)])
+    return pa.Array.from_buffers(TIME_TYPE, len(times), [None, pa.py_buffer(times)])
 
 
 def _number_array(values: np.ndarray) -> pa.Array:
     kind = pa.float64() if values.dtype == np.float64 else pa.int64()
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _every(step: int, size: int, length: int, body: bytes, at: int) -> bytes:
+    """`size` bytes at every `step`."""
+    return np.ndarray((length,), f"V{size}", body, at, (step,)).tobytes() if size else b""
 
 
 def _text_array(
