@@ -67,6 +67,9 @@ class Arc:
         for loop in self.upkeep.loops():
             self._start_loop(loop)
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
+        if self.config.get("jobs", "enabled"):
+            self.jobs.start()
+            self._parts.callback(self.jobs.stop)
         self.queries.start()
         self._parts.callback(self.collector.stop)  # it starts when the store is ready
         self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
@@ -93,6 +96,7 @@ class Arc:
         parts.callback(self.db.close)
         self.tokens = TokenStore(self.db, self.config.get("auth", "cache_ttl_s"))
         self._build_metrics(parts)
+        self._build_jobs()
 
     def _build_metrics(self, parts: ExitStack) -> None:
         from arc.backup.service import Backups
@@ -113,6 +117,11 @@ class Arc:
         self.backups = Backups(backup_sources(self.config, self.data_dir, self.store))
         parts.callback(self.backups.stop)
         self.collector = HostCollector(self.store.write_msgpack, self.config.get("collect", "interval_s"))
+
+    def _build_jobs(self) -> None:
+        from arc.jobs.service import Jobs
+
+        self.jobs = Jobs(self.db, self.config, self.data_dir)
 
     def _open(self) -> None:
         try:
@@ -146,6 +155,7 @@ class Arc:
             self.importer,
             self.backups,
             self.upkeep,
+            self.jobs,
             self.log_ring,
             self.cache,
         )

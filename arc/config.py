@@ -299,6 +299,8 @@ OPTIONS = (
            aliases=("TORK_RUNTIME_SHELL_UID",)),
     Option("shell", "gid", str, "-", "group id or name that tasks run as; -: that of the server",
            aliases=("TORK_RUNTIME_SHELL_GID",)),
+    Option("shell", "work_dir", str, "", "directory for the files of running tasks; empty: one in the data directory,"
+           " which a uid of its own cannot reach"),
     Option("docker", "host", str, "", "address of the engine; empty: DOCKER_HOST, else its usual socket"),
     Option("docker", "config", str, "", "file with registry credentials; empty: ~/.docker/config.json",
            aliases=("TORK_RUNTIME_DOCKER_CONFIG",)),

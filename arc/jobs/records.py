@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from arc.errors import NotFound
-from arc.jobs.states import JobState, TaskState
+from arc.jobs.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from arc.jobs.states import TaskState
 
 T = TypeVar("T")
 ENCRYPTED = "[encrypted]"  # in place of what was sealed with another key
@@ -59,7 +61,12 @@ class Job:
     variables: Mapping[str, str] = field(repr=False)
     result: str | None = field(repr=False)
     error: str | None = field(repr=False)
+    is_sealed: bool = False  # it holds secrets, so its texts are encrypted at rest
     is_readable: bool = True  # False: sealed with another key
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
@@ -100,6 +107,7 @@ class Task:
     error: str | None = field(repr=False)
     size: int | None = None
     completions: int | None = None
+    is_sealed: bool = False
     is_readable: bool = True
 
 

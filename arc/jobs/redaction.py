@@ -19,8 +19,9 @@ _SECRET_KEY = re.compile("SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
 _MAPS = frozenset({"env", "headers", "inputs", "opts"})
 # Ours, not the user's: a secret with the value `1` must not reach into an id.
 _OURS = frozenset(
-    "id jobId parentId nodeId scheduleId state status createdAt scheduledAt startedAt completedAt failedAt deleteAt"
-    " createdBy schedule permissions runtime timeout retry position taskCount progress".split()
+    {"id", "jobId", "parentId", "nodeId", "scheduleId", "state", "status", "position", "taskCount", "progress"}
+    | {"createdAt", "scheduledAt", "startedAt", "completedAt", "failedAt", "deleteAt", "createdBy"}
+    | {"schedule", "permissions", "runtime", "timeout", "retry"}
 )
 
 

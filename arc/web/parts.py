@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from arc.access.tokens import TokenStore
     from arc.backup.service import Backups
     from arc.config import Config
+    from arc.jobs.service import Jobs
     from arc.metrics.importing import Importer
     from arc.metrics.query.engine import QueryEngine
     from arc.metrics.store import MetricStore
@@ -32,6 +33,7 @@ class Parts:
     importer: Importer
     backups: Backups
     upkeep: Upkeep
+    jobs: Jobs
     log_ring: LogRing = field(default_factory=LogRing)
     cache: ResultCache = field(default_factory=ResultCache)
     requests: RequestCounters = field(default_factory=RequestCounters)

@@ -84,7 +84,7 @@ class WebApp:
         self.store = FakeStore()
         self.queries = FakeQueries()
         settings = config.load(None, {}, options)
-        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None)  # type: ignore[arg-type]
+        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, None)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:

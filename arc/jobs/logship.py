@@ -1,0 +1,53 @@
+"""What a running task tells, on its way to the coordinator: output in parts, at most once a second, and progress.
+
+runtime thread -> TaskReport.log(bytes) -> ship() each second and at the end -> decoded, redacted -> Coordinator.log
+"""
+
+from __future__ import annotations
+
+import codecs
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arc.jobs.coordinator import Coordinator
+    from arc.jobs.records import Claim
+    from arc.jobs.redaction import Redactor
+
+MAX_HELD_BYTES = 1 << 20  # beyond it the task waits until its output is stored
+
+
+class TaskReport:
+    """A Reporter of the runtimes, for one claim."""
+
+    def __init__(self, coordinator: Coordinator, claim: Claim, redactor: Redactor) -> None:
+        self._coordinator = coordinator
+        self._claim = claim
+        self._stream = redactor.stream()
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._held = bytearray()
+        self._adding = threading.Lock()
+        self._shipping = threading.Lock()  # keeps parts in order
+
+    def log(self, data: bytes) -> None:
+        with self._adding:
+            self._held += data
+            is_full = len(self._held) >= MAX_HELD_BYTES
+        if is_full:
+            self.ship()
+
+    def progress(self, percent: float) -> None:
+        self._coordinator.progress(self._claim.claim_id, self._claim.task.id, percent)
+
+    def ship(self, *, is_last: bool = False) -> None:
+        """Store what has come; an unfinished character or the beginning of a secret waits for more."""
+        with self._shipping:
+            with self._adding:
+                data, self._held = bytes(self._held), bytearray()
+            if not data and not is_last:
+                return
+            text = self._stream.feed(self._decode(data, is_last))
+            if is_last:
+                text += self._stream.close()
+            if text:
+                self._coordinator.log(self._claim.claim_id, self._claim.task.id, text)
