@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+pytest.register_assert_rewrite("tests.runtime_contract")
+
 LEAK_S = 5.0  # how long a thread may take to end after the test that started it
 
 

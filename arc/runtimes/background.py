@@ -27,11 +27,11 @@ class Background(Generic[T]):
         self._thread.start()
 
     def result(self, deadline: Deadline, on_tick: Callable[[], None] | None = None, tick_s: float = 3600.0) -> T:
-        """What the call returns or raises; on_tick() now and every tick_s seconds meanwhile.
+        """What the call returns or raises; on_tick() every tick_s seconds meanwhile.
 
         Raises TaskStopped when the deadline or a stop comes first.
         """
-        next_tick = time.monotonic()
+        next_tick = time.monotonic() + tick_s
         with deadline.stop.calling(self._changed.set):
             while not self._is_done:
                 deadline.check()

@@ -11,8 +11,10 @@ from __future__ import annotations
 import io
 import secrets
 import tarfile
-from contextlib import ExitStack, contextmanager, suppress
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from arc.runtimes import hostenv, limits, mounts, probe
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from arc.runtimes.mounts import BindPolicy
 
 HOME = "/tork"
-SCRIPT, RESULT, PROGRESS, WORKDIR = "entrypoint", "stdout", "progress", "workdir"
+SCRIPT, RESULT, PROGRESS = "entrypoint", "stdout", "progress"  # in HOME
+DEFAULT_WORKDIR = f"{HOME}/workdir"  # of a step with files
 DRAIN_S = 10.0  # seconds the last output may take after the end of its container
 
 
@@ -141,17 +144,15 @@ class Attempt:
         deadline.check()
         self._images.ensure(self._engine, step.image, step.registry, deadline, self._reporter)
         deadline.check()
-        workdir = workdir or (f"{HOME}/{WORKDIR}" if step.files else "")
+        workdir = workdir or (DEFAULT_WORKDIR if step.files else "")
         volume = self._new_volume(cleanup, {})
         config = self._config(step, volume, {**step.env, **env}, workdir, extra or {})
         container = self._engine.create_container(config)
         cleanup.callback(self._engine.remove_container, container)
         for network in self._networks[1:]:  # older engines take one network at the creation
             self._engine.connect(container, network, _aliases(step))
-        self._engine.put(container, HOME, _home_archive(step))
-        if step.files:
-            files = ((str(relative_name(name)), content, 0o444) for name, content in step.files.items())
-            self._engine.put(container, workdir, archive(files))
+        for path, files in _files(step, workdir).items():
+            self._engine.put(container, path, archive(files))
         return container
 
     def _config(
@@ -198,7 +199,6 @@ class Attempt:
                 raise
             finally:
                 waiter.join(DRAIN_S)
-            look()
         if status != 0:
             raise TaskFailed(f"exit code {status}: {output.tail()}")
 
@@ -212,8 +212,7 @@ class Attempt:
             yield output
             reader.join(DRAIN_S)
         finally:
-            with suppress(OSError):
-                stream.close()
+            stream.stop()
             reader.join(DRAIN_S)
             output.close()
 
@@ -253,14 +252,22 @@ def archive(files: Iterable[tuple[str, str, int]]) -> bytes:
     return packed.getvalue()
 
 
-def _home_archive(step: Step) -> bytes:
-    files = [(RESULT, "", 0o222), (PROGRESS, "", 0o222)]
-    return archive([*files, (SCRIPT, step.run, 0o555)] if step.run else files)
+def _files(step: Step, workdir: str) -> dict[str, list[tuple[str, str, int]]]:
+    """Where an archive is unpacked -> what is in it. As few as possible: each takes the engine a tenth of a second."""
+    ours = [(RESULT, "", 0o222), (PROGRESS, "", 0o222)]
+    if step.run:
+        ours.append((SCRIPT, step.run, 0o555))
+    names = {name: str(relative_name(name)) for name in step.files}
+    if workdir == DEFAULT_WORKDIR:
+        prefix = PurePosixPath(workdir).name
+        return {HOME: ours + [(f"{prefix}/{names[name]}", text, 0o444) for name, text in step.files.items()]}
+    theirs = [(names[name], text, 0o444) for name, text in step.files.items()]
+    return {HOME: ours, workdir: theirs} if theirs else {HOME: ours}
 
 
 def _entry(name: str, kind: bytes, mode: int, size: int = 0) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.size = kind, mode, size
+    entry.type, entry.mode, entry.size, entry.mtime = kind, mode, size, int(time.time())
     return entry
 
 

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +154,10 @@ class Engine:
             chunks.close()
         return archive, size_bytes
 
-    def attach(self, container: str) -> docker.types.CancellableStream:
-        """The output from now on, stdout and stderr as they come; ends with the container or when it is closed."""
+    def attach(self, container: str) -> OutputStream:
+        """What a container will write from now on."""
         with _explained("error attaching to container"):
-            return self._client.attach(container, stream=True)
+            return OutputStream(self._client.attach(container, stream=True))
 
     def start(self, container: str) -> None:
         with _explained(f"error starting container {container}"):
@@ -199,6 +199,24 @@ class Engine:
 
     def _unavailable(self, exc: Exception) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"no container engine answers at {self.address}: {_cause(exc)}")
+
+
+class OutputStream:
+    """stdout and stderr of a container as they come. One thread reads, another may stop it."""
+
+    def __init__(self, stream: docker.types.CancellableStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Ends with the container or when it is stopped."""
+        try:
+            yield from self._stream
+        finally:
+            self._stream._response.close()
+
+    def stop(self) -> None:
+        with suppress(OSError, AttributeError):  # at its end already
+            self._stream.close()
 
 
 def _client_config(path: str) -> docker.auth.AuthConfig:

@@ -3,8 +3,8 @@
 ProcessGroup(command) -> follow() -> kill(): the whole group, whose leader stays a zombie until then so that its id
 cannot be reused
 
-A record (pid and start time of the leader) lies beside the directory of a step; kill_recorded() reads it after the
-server died. Processes that left the group are known by two variables of their environment, the marks.
+A record (id and start time of the leader) lies beside the directory of a step, for kill_recorded() after the server
+died. Processes that left the group are known by two variables of their environment, the marks.
 """
 
 from __future__ import annotations
@@ -58,6 +58,15 @@ class Command:
     identity: Identity = field(default_factory=Identity)
 
 
+@dataclass(frozen=True)
+class Record:
+    """started: start time of the leader, seconds since the epoch."""
+
+    pid: int
+    started: float
+    task_id: str
+
+
 class ProcessGroup:
     """A process, the leader, and what it starts. stdout and stderr come out of one pipe.
 
@@ -82,7 +91,7 @@ class ProcessGroup:
         on_tick: Callable[[], None],
         tick_s: float,
     ) -> None:
-        """Pass output on until the leader has ended; on_tick() now and every tick_s seconds.
+        """Pass output on until the leader has ended; on_tick() every tick_s seconds.
 
         Raises TaskStopped when the deadline or a stop comes first; the group still runs then.
         """
@@ -93,7 +102,7 @@ class ProcessGroup:
             exit_fd = self._exit_fd(cleanup)
             if exit_fd is not None:
                 selector.register(exit_fd, selectors.EVENT_READ)
-            next_tick = time.monotonic()
+            next_tick = time.monotonic() + tick_s
             while True:
                 deadline.check()
                 if time.monotonic() >= next_tick:
@@ -116,9 +125,10 @@ class ProcessGroup:
         """Pass on what is left of the output; False when somebody who left the group still holds it open."""
         return not self._read(on_output, DRAIN_BYTES)
 
-    def record(self, path: Path) -> None:
+    def record(self, path: Path, task_id: str) -> None:
         """Write down what kill_recorded() needs to find this group again."""
-        path.write_text(f"{self._leader.pid} {psutil.Process(self._leader.pid).create_time():.2f}\n")
+        started = psutil.Process(self._leader.pid).create_time()
+        path.write_text(f"{self._leader.pid} {started:.2f} {task_id}\n")
 
     def close(self) -> None:
         os.close(self._output)
@@ -147,17 +157,24 @@ class ProcessGroup:
         return exit_fd
 
 
-def kill_recorded(path: Path) -> bool:
+def read_record(path: Path) -> Record | None:
+    """None when it was cut off while it was written."""
+    try:
+        pid, started, task_id = path.read_text().removesuffix("\n").split(" ", 2)
+        return Record(int(pid), float(started), task_id)
+    except (OSError, ValueError):
+        return None
+
+
+def kill_recorded(record: Record) -> bool:
     """End the group of a record if its leader still runs; another process may have got the same id since."""
     try:
-        pid_text, started_text = path.read_text().split()
-        pid = int(pid_text)
-        drift_s = psutil.Process(pid).create_time() - float(started_text)
-    except (OSError, ValueError, psutil.Error):
-        return False  # cut off while it was written, or gone
+        drift_s = psutil.Process(record.pid).create_time() - record.started
+    except (psutil.Error, OverflowError, ValueError):
+        return False
     if abs(drift_s) > CLOCK_SLACK_S:
         return False
-    _kill_group(pid)
+    _kill_group(record.pid)
     return True
 
 

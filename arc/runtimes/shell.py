@@ -97,12 +97,15 @@ class ShellRuntime:
     def reap(self, keep: Collection[str] = ()) -> int:
         with self._lock:  # a directory is known before it is made, so what is unknown here is a dead run's
             entries = [entry for entry in self._work_dir.iterdir() if entry.stem not in self._directories]
-        records = [entry for entry in entries if entry.suffix == RECORD_SUFFIX]
-        removed = sum(processes.kill_recorded(path) for path in records)
+        records = {entry.stem: processes.read_record(entry) for entry in entries if entry.suffix == RECORD_SUFFIX}
+        kept = {stem for stem, record in records.items() if record is not None and record.task_id in keep}
+        dead = [record for stem, record in records.items() if record is not None and stem not in kept]
+        removed = sum(processes.kill_recorded(record) for record in dead)
         removed += processes.kill_marked(self._instance, lambda task_id: task_id in keep or self._is_running(task_id))
         for path in entries:
-            removed += path.is_dir()
-            _remove(path)
+            if path.stem not in kept:
+                removed += path.is_dir()
+                _remove(path)
         return removed
 
     def close(self) -> None:
@@ -127,10 +130,11 @@ class ShellRuntime:
         def look() -> None:
             progress.update(_read(command.cwd / PROGRESS, PROGRESS_BYTES))
 
+        task_id = command.env[processes.TASK_MARK]
         process = self._start(command)
         is_clean = False
         try:
-            process.record(command.cwd.with_suffix(RECORD_SUFFIX))
+            process.record(command.cwd.with_suffix(RECORD_SUFFIX), task_id)
             process.follow(deadline, output.add, look, self._options.progress_s)
             look()
             is_clean = True
@@ -139,7 +143,6 @@ class ShellRuntime:
             is_clean &= process.drain(output.add)
             process.close()
             if not is_clean:  # somebody who left the group may still be there
-                task_id = command.env[processes.TASK_MARK]
                 processes.kill_marked(self._instance, lambda other: other != task_id)
         return status
 
