@@ -164,10 +164,11 @@ class Arc:
                 create_app(self.handed),
                 options["host"],
                 options["port"],
-                options["threads"],
+                options["threads"] + self.config.get("jobs", "wait_slots"),
                 max_body_bytes=options["max_body_size"],
                 max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
+                on_stop=self.jobs.begin_stop,
                 grouped=HOT_PATHS,
             )
         except OSError as error:

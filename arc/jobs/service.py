@@ -76,10 +76,14 @@ class Jobs:
             loop.start()
             loop.wake()
 
-    def stop(self) -> None:
-        """Tasks that run get some time; what is not done by then goes on at the next start. May be called twice."""
+    def begin_stop(self) -> None:
+        """Start no more tasks, let nobody wait for the end of a job."""
         self.pool.stop_claiming()
         self.coordinator.stop()
+
+    def stop(self) -> None:
+        """Tasks that run get some time; what is not done by then goes on at the next start. May be called twice."""
+        self.begin_stop()
         for loop in self._loops:
             loop.stop()
         self.pool.stop()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
+    from arc.jobs.service import Jobs
     from arc.metrics.store import MetricStore
     from arc.metrics.upkeep import Upkeep
     from arc.web.parts import Parts
@@ -134,6 +135,10 @@ FAMILIES: Final = (
     Family("arc_continuous_query_failures_total", "Of these, those that failed"),
     Family("arc_continuous_query_records_written_total", "Rows that continuous queries stored"),
     Family("arc_continuous_query_seconds_total", "Time continuous queries took, storing included"),
+    Family("arc_jobs_running", "Jobs that run"),
+    Family("arc_tasks_running", "Tasks that run"),
+    Family("arc_nodes_online", "Nodes that coordinate jobs or run tasks and were heard of in the last five minutes"),
+    Family("arc_nodes_cpu_percent", "Mean load of these nodes"),
     Family("arc_db_connections_open", "Places at which queries run, [query] concurrency"),
     Family("arc_db_connections_in_use", "Places in use"),
 )
@@ -152,6 +157,7 @@ def figures(parts: Parts) -> Figures:
         **(_lake(parts.store) if parts.store.is_ready else {}),
         **_queries(parts),
         **_upkeep(parts.upkeep),
+        **_jobs(parts.jobs),
     }
 
 
@@ -182,6 +188,7 @@ class _Collector:
                 kind = CounterMetricFamily if family.name.endswith("_total") else GaugeMetricFamily
                 yield kind(family.name, family.help, value=found[family.figure])
         yield from self._requests()
+        yield self._queues()
 
     def _requests(self) -> Iterator[Metric]:
         labels = ["method", "route", "status"]
@@ -199,6 +206,12 @@ class _Collector:
             buckets=list(zip(bounds, accumulate(total.buckets), strict=True)),
             sum_value=total.sum_s,
         )
+
+    def _queues(self) -> Metric:
+        waiting = GaugeMetricFamily("arc_queue_tasks_waiting", "Tasks that wait in a queue", labels=["queue"])
+        for queue in self._parts.jobs.reader.queues():
+            waiting.add_metric([queue.name], queue.size)
+        return waiting
 
 
 def duckdb_memory(store: MetricStore) -> tuple[int, int]:
@@ -363,4 +376,14 @@ def _upkeep(upkeep: Upkeep) -> Figures:
         "continuous_query_failures_total": continuous.failures,
         "continuous_query_records_written_total": continuous.rows,
         "continuous_query_seconds_total": round(continuous.took_s, 6),
+    }
+
+
+def _jobs(jobs: Jobs) -> Figures:
+    counts = jobs.reader.counts()
+    return {
+        "jobs_running": counts.running_jobs,
+        "tasks_running": counts.running_tasks,
+        "nodes_online": counts.online_nodes,
+        "nodes_cpu_percent": round(counts.cpu_percent, 2),
     }

@@ -200,7 +200,7 @@ def submit_job() -> Response:
     at the time limit; the job goes on then, and `id` of that answer names it. Jobs with tasks that run as processes
     of the host need permission `admin`; tasks with an image run as containers.
     """
-    document = parsing.parse(_body(), request.headers.get("Content-Type"))
+    document = parsing.parse(_body(), request.headers.get("Content-Type"), JobDocument)
     if document.wait is None:
         return jsonify(_summary(_submit(document)))
     timeout_s = parse_duration(document.wait.timeout) / clock.US_PER_S

@@ -62,6 +62,9 @@ class Metrics(BaseModel):
                 "application": {"memory_rss_mb": 180.2, "num_threads": 21, "timestamp": _NOW},
                 "api": {"requests_per_minute": 42.0, "avg_response_time_ms": 1.8, "total_requests": 120},
                 "collection_status": {"running": True, "samples_collected": 360, "retention_minutes": 60},
+                "jobs": {"running": 2},
+                "tasks": {"running": 3},
+                "nodes": {"online": 2, "cpuPercent": 12.5},
             }
         },
     )
@@ -71,6 +74,9 @@ class Metrics(BaseModel):
     application: dict[str, Any] = Field(description="The process, as last sampled")
     api: dict[str, Any] = Field(description="Rates as last sampled, totals of now")
     collection_status: dict[str, Any]
+    jobs: dict[str, int] = Field(description="How many run")
+    tasks: dict[str, int] = Field(description="How many run")
+    nodes: dict[str, float] = Field(description="How many were heard of in the last five minutes, and their mean load")
 
 
 class MemoryProfile(BaseModel):
@@ -208,11 +214,11 @@ def metrics() -> Response:
 
     A scraper that cannot send a token needs `/metrics` in `[auth] allowlist`.
     """
-    if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+    if _wants_json():
         answer = jsonify(_metrics_json(parts()))
     else:
         answer = Response(prometheus_text(parts()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
-    answer.vary.add("Accept")
+    answer.vary.update(("Accept", "User-Agent"))
     return compress(answer)
 
 
@@ -267,6 +273,14 @@ def metric_history(path: SeriesPath, query: SeriesQuery) -> Response:
     )
 
 
+def _wants_json() -> bool:
+    """Whether JSON is named, and no less wanted than text. Web clients of jobs run in Node.js, which names nothing."""
+    accepted = request.accept_mimetypes
+    if "application/json" in accepted.values():
+        return accepted["application/json"] >= accepted["text/plain"]
+    return accepted.to_header() == "*/*" and request.headers.get("User-Agent", "") in ("node", "undici")
+
+
 def _metrics_json(arc: Parts) -> dict[str, Any]:
     found = figures(arc)
     sampled_us, latest = arc.history.latest()
@@ -288,6 +302,9 @@ def _metrics_json(arc: Parts) -> dict[str, Any]:
             "samples_collected": len(arc.history),
             "retention_minutes": RETENTION_MIN,
         },
+        "jobs": {"running": found["jobs_running"]},
+        "tasks": {"running": found["tasks_running"]},
+        "nodes": {"online": found["nodes_online"], "cpuPercent": found["nodes_cpu_percent"]},
     }
 
 

@@ -12,7 +12,7 @@ from arc.web.jobrequests import only_with_jobs
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
-_QUEUE = {"name": "default", "size": 12, "subscribers": 4, "unacked": 4}
+_QUEUE: dict[str, Any] = {"name": "default", "size": 12, "subscribers": 4, "unacked": 4}
 _NODE: dict[str, Any] = {
     "id": "5DYSYbGtxJxrxKrBkFz7tc",
     "name": "Worker",

@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from arc import clock, config, logs
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
+from arc.jobs.documents.models import JobDocument
+from arc.jobs.service import Jobs
 from arc.metrics.query.engine import QueryEngine
 from arc.metrics.store import MetricStore
 from arc.metrics.upkeep import Upkeep
@@ -61,6 +63,7 @@ class Monitored:
             "store": self.store,
             "queries": self.queries,
             "upkeep": upkeep,
+            "jobs": Jobs(self.db, settings, data_dir),  # its workers are not started
         }
         self.parts = Parts(**dict.fromkeys(REQUIRED) | given)  # type: ignore[arg-type]  # no other part is asked
         self.client: FlaskClient = create_app(self.parts).test_client()
@@ -270,8 +273,38 @@ def test_json_comes_when_accept_prefers_it(arc: Monitored) -> None:
 
     assert answer.get_json()["ingest_records_total"] == 2
     assert "Accept" in answer.vary
-    assert arc.get("/metrics", Accept="*/*").mimetype == "text/plain"
-    assert arc.get("/metrics", Accept="text/html,*/*;q=0.8").mimetype == "text/plain"
+
+
+@pytest.mark.parametrize(
+    ("accept", "agent", "kind"),
+    [
+        ("*/*", "curl/8.5.0", "text/plain"),
+        ("*/*", "node", "application/json"),
+        ("text/plain", "node", "text/plain"),
+        ("text/html,*/*;q=0.8", "Mozilla/5.0", "text/plain"),
+        ("application/json, text/plain, */*", "axios/1.7.2", "application/json"),
+        ("application/json;q=0.5,text/plain", "x", "text/plain"),
+        ("application/openmetrics-text;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "Prometheus/2", "text/plain"),
+    ],
+)
+def test_metrics_come_in_the_format_a_client_reads(shared: Monitored, accept: str, agent: str, kind: str) -> None:
+    assert shared.get("/metrics", Accept=accept, **{"User-Agent": agent}).mimetype == kind
+
+
+def test_jobs_are_counted_and_clients_of_jobs_find_their_keys(arc: Monitored) -> None:
+    document = JobDocument.model_validate({"name": "a", "tasks": [{"name": "t", "queue": "video"}] * 2})
+    coordinator = arc.parts.jobs.coordinator
+    for _ in range(2):
+        coordinator.submit(document, created_by="x", may_run_processes=True)
+    coordinator.starter.step(clock.now_us())
+    assert coordinator.claim("node", "video", ["process"]) is not None
+
+    found = arc.json("/api/v1/metrics")
+
+    assert found["jobs"] == found["tasks"] == {"running": 1}
+    assert found["nodes"] == {"online": 0, "cpuPercent": 0.0}
+    assert arc.scrape()["arc_jobs_running"] == 1
+    assert 'arc_queue_tasks_waiting{queue="video"} 1.0' in arc.get("/metrics").text
 
 
 def test_json_has_every_figure_and_the_blocks(arc: Monitored) -> None:
@@ -312,7 +345,13 @@ def test_families_have_names_of_their_kind_and_stand_in_the_documentation() -> N
     names = [family.name for family in FAMILIES]
     assert len(set(names)) == len(names)
     assert len({family.figure for family in FAMILIES}) == len(names)
-    assert set(documented) == {*names, "arc_info", "arc_http_responses_total", "arc_http_latency_seconds"}
+    assert set(documented) == {
+        *names,
+        "arc_info",
+        "arc_http_responses_total",
+        "arc_http_latency_seconds",
+        "arc_queue_tasks_waiting",
+    }
 
 
 # --- memory, queries, routes, history

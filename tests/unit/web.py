@@ -10,6 +10,7 @@ import pyarrow as pa
 from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
+from arc.jobs.service import Jobs
 from arc.metrics.query.guard import Plan
 from arc.metrics.storage.wal import Entry
 from arc.metrics.store import PendingWrite
@@ -84,7 +85,8 @@ class WebApp:
         self.store = FakeStore()
         self.queries = FakeQueries()
         settings = config.load(None, {}, options)
-        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, None)  # type: ignore[arg-type]
+        jobs = Jobs(self.db, settings, data_dir)  # its workers are not started
+        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, jobs)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:
