@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from arc import clock
 from arc.db.tables import api_tokens
-from arc.errors import Denied, Invalid, NotFound, Unauthenticated, Unavailable
+from arc.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated, Unavailable
 from arc.loop import PeriodicLoop
 
 if TYPE_CHECKING:
@@ -152,13 +152,31 @@ class TokenStore:
         expires_at_us: int | None = None,
         project: str | None = None,
         organization: str | None = None,
+        agent_id: str | None = None,
     ) -> tuple[Token, str]:
         """A new token and its secret, which is nowhere else. Raises Invalid."""
         values = {"name": name, "description": description, "permissions": permissions, "expires_at": expires_at_us}
         secret = _new_secret()
         with self._db.transaction() as tx:
-            token = _insert(tx, secret, **values, project=project, organization=organization)
+            token = _insert(tx, secret, **values, project=project, organization=organization, agent_id=agent_id)
         return token, secret
+
+    def replace_credential(
+        self, tx: Connection, agent_id: str, project: str | None, organization: str | None
+    ) -> tuple[int, str]:
+        """The token `agent:<agent_id>` anew, inside a transaction of the caller: its id and its secret.
+
+        The caller calls invalidate_cache() when that is committed. Raises Conflict when the one there is of another
+        project, Invalid.
+        """
+        name, secret = f"agent:{agent_id}", _new_secret()
+        found = tx.execute(select(api_tokens.c.project).where(api_tokens.c.name == name)).one_or_none()
+        if found is not None and project is not None and found.project != project:
+            raise Conflict(f"{agent_id!r} belongs to another project")
+        tx.execute(delete(api_tokens).where(api_tokens.c.name == name))
+        values = {"name": name, "description": "Credential of an agent", "permissions": ("agent",)}
+        token = _insert(tx, secret, **values, project=project, organization=organization, agent_id=agent_id)
+        return token.id, secret
 
     def list(self) -> list[Token]:
         """All tokens by id."""
@@ -376,6 +394,12 @@ def _label(value: Any) -> str | None:
     return value
 
 
+def _agent_id(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 255):
+        raise Invalid("agent_id must be a text of 1 to 255 characters")
+    return value
+
+
 _FIELDS = {
     "name": _name,
     "description": _description,
@@ -384,6 +408,7 @@ _FIELDS = {
     "enabled": _flag,
     "project": _label,
     "organization": _label,
+    "agent_id": _agent_id,
 }
 
 

@@ -85,6 +85,7 @@ executions = Table(  # "jobs" of the remote agents API
     Column("user_id", String(100), nullable=False),
     Column("user", Text, nullable=False),  # JSON object
     Index("ix_executions_agent_id", "agent_id", "seq"),
+    Index("ix_executions_agent_id_status", "agent_id", "status"),
     Index("ix_executions_project", "project", "seq"),
     Index("ix_executions_status", "status", "created_at"),
     sqlite_autoincrement=True,

@@ -83,6 +83,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_executions_agent_id", "executions", ["agent_id", "seq"], unique=False)
+    op.create_index("ix_executions_agent_id_status", "executions", ["agent_id", "status"], unique=False)
     op.create_index("ix_executions_project", "executions", ["project", "seq"], unique=False)
     op.create_index("ix_executions_status", "executions", ["status", "created_at"], unique=False)
     op.create_index("ix_executions_updated_at", "executions", ["updated_at"], unique=False)
