@@ -13,10 +13,10 @@ from arc.jobs.expressions import parsing, text
 from arc.jobs.expressions.checking import Checker
 from arc.jobs.expressions.evaluation import Evaluator
 from arc.jobs.expressions.faults import ExpressionError, Fault, compile_error, run_error
-from arc.jobs.expressions.limits import Budget
+from arc.jobs.expressions.limits import TOO_DEEP, Budget
 from arc.jobs.expressions.patterns import pattern
 from arc.jobs.expressions.scope import Scope
-from arc.jobs.expressions.values import Summary, Value
+from arc.jobs.expressions.values import Summary, Value, bounded
 
 if TYPE_CHECKING:
     import re
@@ -29,10 +29,9 @@ __all__ = ["ExpressionError", "Scope", "Summary", "Value", "check", "check_templ
 
 Result = TypeVar("Result")
 
-_BLOCK = r"{{\s*(.+?)\s*}}"
+_BLOCK = r"{{\s*((?:[^}\n]|}[^}\n])+?)\s*}}"  # the first }} ends it; no line breaks but around the expression
 _KEPT_CHARACTERS = 2_000  # longer expressions are compiled anew each time: what is kept must stay small
 _KEPT = 256
-_TOO_DEEP = "values are nested too deeply"
 
 
 def render(template: str, scope: Scope) -> str:
@@ -51,7 +50,7 @@ def evaluate(template: str, scope: Scope) -> Value:
 
     Raises ExpressionError.
     """
-    return _worked_out(_expression(template), scope, lambda value, _: value)
+    return _worked_out(_expression(template), scope, bounded)
 
 
 def check(template: str) -> None:
@@ -95,7 +94,7 @@ def _worked_out(expression: str, scope: Scope, finish: Callable[[Value, Budget],
     except Fault as fault:
         raise run_error(expression, fault) from None
     except RecursionError:
-        raise run_error(expression, Fault(_TOO_DEEP)) from None
+        raise run_error(expression, Fault(TOO_DEEP)) from None
 
 
 def _compiled(expression: str, types: tuple[tuple[str, Type], ...] | None) -> Node:
@@ -106,7 +105,7 @@ def _compiled(expression: str, types: tuple[tuple[str, Type], ...] | None) -> No
     except Fault as fault:
         raise compile_error(expression, fault) from None
     except RecursionError:
-        raise compile_error(expression, Fault(_TOO_DEEP)) from None
+        raise compile_error(expression, Fault(TOO_DEEP)) from None
 
 
 def _compile(expression: str, types: tuple[tuple[str, Type], ...] | None) -> Node:

@@ -13,7 +13,7 @@ from arc.jobs.expressions.builtins import TABLE, predicates
 from arc.jobs.expressions.builtins.signature import Function, OneOf
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.kinds import ANY, BOOL, INT, NUMBERS, STRING, Type, comparable, is_a
-from arc.jobs.expressions.limits import MAX_DEPTH, MAX_NODES, Budget
+from arc.jobs.expressions.limits import MAX_DEPTH, MAX_NODES, TOO_DEEP, Budget
 from arc.jobs.expressions.patterns import pattern
 from arc.jobs.expressions.times import DURATION_METHODS, INSTANT_METHODS
 
@@ -53,7 +53,7 @@ class Checker:
         if self._nodes > MAX_NODES:
             raise Fault(f"compilation failed: expression exceeds maximum allowed nodes ({MAX_NODES})", node.at)
         if self._depth >= MAX_DEPTH:
-            raise Fault(f"expression is nested more than {MAX_DEPTH} levels deep", node.at)
+            raise Fault(TOO_DEEP, node.at)
 
     def _literal(self, node: nodes.Literal) -> Type:
         return _LITERALS[type(node.value)]
@@ -85,22 +85,22 @@ class Checker:
 
     def _chain(self, node: nodes.Chain) -> Type:
         left = last = self.type_of(node.first)
-        left_node, before = node.first, ""
+        before = ""
         for step in node.steps:
             self._count(step)
             right = self.type_of(step.operand)
             if step.op in _ORDER and before in _ORDER:
                 left = last
-            left = self._operation(step, left, right, left_node)
-            left_node, last, before = step, right, step.op
+            left = self._operation(step, left, right)
+            last, before = right, step.op
         return left
 
-    def _operation(self, step: nodes.Step, left: Type, right: Type, left_node: nodes.Node) -> Type:
-        if isinstance(step.operand, nodes.Literal):
-            _check_literal(step, step.operand.value)
+    def _operation(self, step: nodes.Step, left: Type, right: Type) -> Type:
         result = _RULES[step.op](left, right)
         if result is None:
             raise Fault(f"invalid operation: {step.op} (mismatched types {left} and {right})", step.at)
+        if isinstance(step.operand, nodes.Literal):
+            _check_literal(step, step.operand.value)
         return result
 
     def _member(self, node: nodes.Member) -> Type:

@@ -13,7 +13,17 @@ from arc.jobs.expressions.builtins import TABLE, predicates
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.text import scalar_text
 from arc.jobs.expressions.times import DURATION_METHODS, INSTANT_METHODS, Duration, Instant, Zone
-from arc.jobs.expressions.values import StringMap, Value, as_bool, as_int, is_number, mismatch, size, type_name
+from arc.jobs.expressions.values import (
+    StringMap,
+    Value,
+    as_bool,
+    as_int,
+    is_number,
+    mismatch,
+    reading_steps,
+    size,
+    type_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +102,7 @@ class Evaluator:
                 return False, None
             value = last
         operand = self.value(step.operand)
+        self._budget.step(reading_steps(value) + reading_steps(operand))
         result = operators.apply(op, value, operand, self._budget)
         return (not result if step.is_negated else result), operand
 
@@ -143,7 +154,7 @@ class Evaluator:
         if node.name in predicates.TABLE:
             return self._predicate_call(node)
         arguments = [self.value(argument) for argument in node.arguments]
-        self._budget.check_time()
+        self._budget.step(sum(map(reading_steps, arguments)))
         result = TABLE[node.name](self._budget, arguments)
         self._budget.spend(size(result))
         return result

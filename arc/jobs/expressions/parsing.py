@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from arc.jobs.expressions import nodes
 from arc.jobs.expressions.builtins import predicates
 from arc.jobs.expressions.faults import Fault
-from arc.jobs.expressions.limits import MAX_CHARACTERS, Budget
+from arc.jobs.expressions.limits import MAX_CHARACTERS, MAX_PARSER_STACK, STEPS_PER_TOKEN, TOO_DEEP, Budget
 
 if TYPE_CHECKING:
     from lark import Lark, Token
@@ -37,7 +37,9 @@ def parse(text: str, budget: Budget) -> nodes.Node:
     parser = grammar().parse_interactive(text)
     try:
         for _ in parser.iter_parse():  # token by token, so that a long text cannot outrun the budget
-            budget.step()
+            budget.step(STEPS_PER_TOKEN)
+            if len(parser.parser_state.value_stack) > MAX_PARSER_STACK:
+                raise Fault(TOO_DEEP)
         tree: nodes.Node = parser.feed_eof()  # type: ignore[no-untyped-call]
     except UnexpectedToken as exc:
         raise _unexpected(text, exc.token) from None
@@ -227,12 +229,20 @@ class _Builder:
 
 def _chained(left: nodes.Node, step: nodes.Step) -> nodes.Chain:
     if not isinstance(left, nodes.Chain) or left.is_closed:
-        return nodes.Chain(left.at, left, [step])
+        return nodes.Chain(step.at, left, [step])
     if left.steps[-1].op == "??" and step.op != "??":
         reason = f"Operator ({step.op}) and coalesce expressions (??) cannot be mixed. Wrap either by parentheses."
         raise Fault(reason, step.at)
     left.steps.append(step)
+    left.at = step.at
     return left
+
+
+def _start(node: nodes.Node) -> int:
+    """Where the text of an operand begins; its own place is that of its last operator or property."""
+    while isinstance(node, nodes.Chain | nodes.Member):
+        node = node.first if isinstance(node, nodes.Chain) else node.target
+    return node.at
 
 
 def _call(children: list[Any], predicate_index: int) -> nodes.Call:
@@ -243,7 +253,7 @@ def _call(children: list[Any], predicate_index: int) -> nodes.Call:
         if is_predicate and isinstance(argument, nodes.Map) and not argument.is_closed:
             raise unexpected_token("COLON" if argument.pairs else "", ":" if argument.pairs else "}", argument.colon_at)
         if is_predicate and not isinstance(argument, nodes.Block):
-            arguments[index] = nodes.Block(argument.at, argument)
+            arguments[index] = nodes.Block(_start(argument), argument)
         elif isinstance(argument, nodes.Block) and not is_predicate:
             raise unexpected_token("LBRACE", "{", argument.at)
     return nodes.Call(name.start_pos, str(name), arguments)
@@ -257,9 +267,7 @@ def _number(token: Token) -> int | float:
     # 20 digits are past 64 bits, so a number of a million digits is never worked out.
     value = _MAX_INT + 1 if base == 10 and len(text) > 20 else int(text, base)
     if value > _MAX_INT:
-        raise Fault(
-            f'invalid integer literal: strconv.ParseInt: parsing "{text[:40]}": value out of range', token.start_pos
-        )
+        raise Fault("integer literal is too large", token.start_pos)
     return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from arc.jobs.expressions.faults import Fault
+from arc.jobs.expressions.limits import CHARACTERS_PER_STEP, ITEMS_PER_STEP, MAX_DEPTH, TOO_DEEP
 from arc.jobs.expressions.times import Duration, Instant, Zone
 
 if TYPE_CHECKING:
@@ -98,6 +99,29 @@ def wrapped(number: int) -> int:
 def size(value: Value) -> int:
     """Elements that a new value costs: a container itself counts as one."""
     return len(value) + 1 if isinstance(value, list | dict) else len(value) if isinstance(value, str) else 0
+
+
+def reading_steps(value: Value) -> int:
+    """Steps that an operator or function may need to read a value."""
+    if isinstance(value, str):
+        return len(value) // CHARACTERS_PER_STEP
+    return len(value) // ITEMS_PER_STEP if isinstance(value, list | dict) else 0
+
+
+def bounded(value: Value, budget: Budget, depth: int = 0) -> Value:
+    """The value itself, for code outside the budget to walk through. Raises Fault when that could take forever.
+
+    A list may hold one list many times over: forty such levels are a few hundred bytes, but a million million elements.
+    """
+    if depth > MAX_DEPTH:
+        raise Fault(TOO_DEEP)
+    if isinstance(value, list | dict):
+        budget.step(1 + reading_steps(value))
+        budget.spend(size(value) if depth else 0)  # the outermost was paid when it was made
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, list | dict):
+                bounded(item, budget, depth + 1)
+    return value
 
 
 def equal(left: Value, right: Value, budget: Budget) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from arc.jobs.expressions.builtins import encodings, instants, lists, numbers, texts
-from arc.jobs.expressions.builtins.signature import Function
+
+if TYPE_CHECKING:
+    from arc.jobs.expressions.builtins.signature import Function
 
 TABLE: dict[str, Function] = {
     function.name: function for family in (texts, numbers, lists, encodings, instants) for function in family.FUNCTIONS

@@ -61,6 +61,7 @@ def _uniq(budget: Budget, items: list[Value]) -> list[Value]:
     kept: list[Value] = []
     seen: set[tuple[bool, Value]] = set()
     for item in items:
+        budget.step()
         if isinstance(item, list | dict):
             if any(equal(item, other, budget) for other in kept):
                 continue
@@ -68,7 +69,6 @@ def _uniq(budget: Budget, items: list[Value]) -> list[Value]:
             continue
         else:
             seen.add((isinstance(item, bool), item))
-        budget.step()
         kept.append(item)
     return kept
 

@@ -21,9 +21,10 @@ def _trim(_: Budget, text: str, characters: str | None = None) -> str:
     return text.strip(characters)
 
 
-def _split(_: Budget, text: str, separator: str, count: int = -1) -> list[Value]:
+def _split(budget: Budget, text: str, separator: str, count: int = -1) -> list[Value]:
     if count == 0:
         return []
+    budget.spend(text.count(separator) if separator else len(text))
     if separator:
         return list(text.split(separator, count - 1 if count > 0 else -1))
     if 0 < count < len(text):
