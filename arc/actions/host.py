@@ -12,8 +12,7 @@ from arc.actions.services import Commands, Supervisor, Systemd
 from arc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from arc.actions.kinds import Kind
     from arc.actions.storekinds import Task
@@ -34,7 +33,7 @@ class Host:
     long and are called in a thread of their own. backup's payload has `backup_id`; verify's `checked` and `issues`.
     check_backup: what is wrong with the backup of an id.
     restart: has this process replaced by another soon, and returns. drain: is all work finished? Asked again and again.
-    update_command: gets the version as its last argument. version: of the running Arc.
+    reboot: None takes the configured command. version: of the running Arc.
     """
 
     version: str = ""
@@ -49,37 +48,56 @@ class Host:
     drain: Callable[[], bool] = lambda: True
     reboot: Callable[[], None] | None = None
     boot_id: Callable[[], str] = read_boot_id
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What an operator decides, named as in section [actions] of the configuration."""
+
+    debug_kinds: bool = False
+    plugins: str = ""
+    service_supervisor: str = "none"
+    service_unit: str = ""
+    service_running_states: Sequence[str] = ("running",)
+    service_pid_command: Sequence[str] = ()
+    service_start_command: Sequence[str] = ()
+    service_stop_command: Sequence[str] = ()
+    service_wait_s: float = services.WAIT_S
+    service_allow: Sequence[str] = ()
+    reboot_command: Sequence[str] = ()
     update_command: Sequence[str] = ()
 
 
-def kinds(host: Host, options: Mapping[str, Any]) -> list[Kind]:
-    """All kinds of a node. options: section [actions] of the configuration. Raises ConfigError."""
+def kinds(host: Host, options: NodeOptions) -> list[Kind]:
+    """All kinds of a node. Raises ConfigError."""
     supervised = supervisor(options)
     graceful = storekinds.graceful_stop(host)
     return [
-        *testkinds.kinds(with_debug=options["debug_kinds"]),
-        *(services.original_kinds(supervised, options["service_wait_s"], graceful) if supervised else ()),
-        *(services.unit_kinds(options["service_allow"]) if options["service_allow"] else ()),
+        *testkinds.kinds(with_debug=options.debug_kinds),
+        *(services.original_kinds(supervised, options.service_wait_s, graceful) if supervised else ()),
+        *(services.unit_kinds(options.service_allow) if options.service_allow else ()),
         *storekinds.kinds(host),
-        *nodekinds.kinds(host),
-        *plugins.kinds(options["plugins"]),
+        *nodekinds.kinds(host, host.reboot or reboot_by(options.reboot_command), options.update_command),
+        *plugins.kinds(options.plugins),
     ]
 
 
-def supervisor(options: Mapping[str, Any]) -> Supervisor | None:
-    """Who looks after the node's own service; None when nobody is configured."""
-    named = options["service_supervisor"]
-    needed = {
-        "none": (),
-        "systemd": ("service_unit",),
-        "commands": ("service_pid_command", "service_start_command", "service_stop_command"),
-    }[named]
-    for name in needed:
-        if not options[name]:
-            raise ConfigError(f'[actions] service_supervisor = "{named}" needs {name}')
+def supervisor(options: NodeOptions) -> Supervisor | None:
+    """Who looks after the node's own service; None when nobody is configured. Raises ConfigError."""
+    named = options.service_supervisor
     if named == "systemd":
-        return Systemd(options["service_unit"], running_states=tuple(options["service_running_states"]))
-    return Commands(*(options[name] for name in needed)) if needed else None
+        _demand(options, "service_unit")
+        return Systemd(options.service_unit, running_states=tuple(options.service_running_states))
+    if named == "commands":
+        _demand(options, "service_pid_command", "service_start_command", "service_stop_command")
+        return Commands(options.service_pid_command, options.service_start_command, options.service_stop_command)
+    return None
+
+
+def _demand(options: NodeOptions, *names: str) -> None:
+    for name in names:
+        if not getattr(options, name):
+            raise ConfigError(f'[actions] service_supervisor = "{options.service_supervisor}" needs {name}')
 
 
 def reboot_by(argv: Sequence[str]) -> Callable[[], None] | None:

@@ -31,15 +31,15 @@ LEVELS = ["debug", "info", "warning", "error", "critical"]
 _DELAY = {"type": "integer", "minimum": 0, "default": 1, "description": "seconds to wait before"}
 
 
-def kinds(host: Host) -> list[Kind]:
-    """Those that the host can do."""
-    found = [_log_level()]
+def kinds(host: Host, reboot: Callable[[], None] | None = None, update_command: Sequence[str] = ()) -> list[Kind]:
+    """Those that the node can do. update_command: gets the version as its last argument."""
+    found = [log_level()]
     if host.restart:
         found.append(_restart(host, host.restart))
-    if host.restart and host.update_command:
-        found.append(_update(host, host.restart, host.update_command))
-    if host.reboot:
-        found.append(_reboot(host, host.reboot))
+    if host.restart and update_command:
+        found.append(_update(host, host.restart, update_command))
+    if reboot:
+        found.append(_reboot(host, reboot))
     return found
 
 
@@ -77,7 +77,7 @@ class LogLevels:
         self._running[name] = (timer, level)
 
 
-def _log_level() -> Kind:
+def log_level() -> Kind:
     level = {"enum": LEVELS, "description": "least level that is logged"}
     logger = {"type": ["string", "null"], "default": None, "description": "part of Arc, such as arc.fleet; null: all"}
     ttl = {
