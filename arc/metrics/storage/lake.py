@@ -178,7 +178,7 @@ class Lake:
         return {(database, measurement): Stored(*numbers) for database, measurement, *numbers in rows}
 
     def few_files(self, schema: TableSchema, version: int) -> tuple[str, ...]:
-        """The files that are all of a measurement at a version, if they are few and hold its rows and columns as they are.
+        """All files of a measurement at a version, if they are few and hold its rows and columns as they are.
 
         DuckLake takes some milliseconds a query to find out which files there are, and more to make their rows fit the
         table. Where nothing is deleted, no column came later and no merged file has rows of later versions, the plain
@@ -360,6 +360,9 @@ class Lake:
         extension = next(Path(str(package)).glob("extensions/*/ducklake.duckdb_extension"))
         self._connection.execute(f"LOAD {literal(str(extension))}")
         self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        # DuckLake 1.5 loses track of a table's statistics: of nulls when a file lacks a column, of the least and
+        # greatest text when a file does not say, as for texts above 4 kB. The optimizer would take `IS NULL` for false.
+        self._connection.execute("SET GLOBAL disabled_optimizers = 'statistics_propagation'")
         self._connection.execute(f"SET GLOBAL ducklake_retry_wait_ms = {_COMMIT_RETRY_MS}")
         self._connection.execute(
             f"ATTACH {literal(f'ducklake:{self.directory}/{CATALOG_FILE}')} AS lake "
