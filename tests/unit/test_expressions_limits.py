@@ -108,7 +108,7 @@ def _grammar_is_loaded() -> None:
 @pytest.mark.parametrize("expression", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_expression_is_refused(expression: str) -> None:
     started = time.thread_time()
-    with pytest.raises(ExpressionError, match="^error "):
+    with pytest.raises(ExpressionError, match=r"^error "):
         expressions.evaluate(expression, SCOPE)
 
     assert time.thread_time() - started < FAR_TOO_LONG_S

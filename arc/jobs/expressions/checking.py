@@ -358,7 +358,7 @@ _RULES: dict[str, Callable[[Type, Type], Type | None]] = {
     "**": _when(_numeric, kinds.FLOAT),
     "^": _when(_numeric, kinds.FLOAT),
     "%": lambda a, b: _combined(a, b) if _both(a, b, "int") else None,
-    "..": _when(lambda a, b: _both(a, b, "int"), kinds.array_of(INT)),
+    "..": _when(lambda a, b: _both(a, b, "int"), kinds.INTS),
     "in": _in_type,
     "??": _coalesced,
     **dict.fromkeys(("==", "!="), _equality),

@@ -34,15 +34,15 @@ ZONE = Type("*time.Location", "zone")
 STRING_MAP = Type("map[string]string", "map", STRING)
 MAP = Type("map[string]interface {}", "map")
 ARRAY = Type("[]interface {}", "array")
+INTS = Type("[]int", "array", INT)
+STRINGS = Type("[]string", "array", STRING)
 
 NUMBERS = frozenset({"int", "float"})
 
 
 def array_of(element: Type) -> Type:
-    """Lists whose elements have one known type; lists of anything are ARRAY."""
-    if element.kind in {"any", "nil"}:
-        return ARRAY
-    return Type(f"[]{element.name}", "array", element)
+    """Lists whose elements have one known type."""
+    return ARRAY if element.kind == "nil" else Type(ARRAY.name, "array", element)
 
 
 def object_type(name: str, fields: frozenset[str]) -> Type:

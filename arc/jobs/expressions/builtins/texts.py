@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from arc.jobs.expressions.builtins.signature import Function
 from arc.jobs.expressions.faults import Fault
-from arc.jobs.expressions.kinds import ARRAY, BOOL, INT, STRING, array_of
+from arc.jobs.expressions.kinds import ARRAY, BOOL, INT, STRING, STRINGS
 from arc.jobs.expressions.values import Value, mismatch
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ FUNCTIONS = (
     Function("trimSuffix", lambda _, text, suffix=" ": text.removesuffix(suffix), (STRING, STRING), STRING, required=1),
     Function("upper", lambda _, text: text.upper(), (STRING,), STRING),
     Function("lower", lambda _, text: text.lower(), (STRING,), STRING),
-    Function("split", _split, (STRING, STRING, INT), array_of(STRING), required=2),
-    Function("splitAfter", _split_after, (STRING, STRING, INT), array_of(STRING), required=2),
+    Function("split", _split, (STRING, STRING, INT), STRINGS, required=2),
+    Function("splitAfter", _split_after, (STRING, STRING, INT), STRINGS, required=2),
     Function("replace", _replace, (STRING, STRING, STRING, INT), STRING, required=3),
     Function("repeat", _repeat, (STRING, INT), STRING),
     Function("join", _join, (ARRAY, STRING), STRING, required=1),
