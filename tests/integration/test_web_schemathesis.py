@@ -36,8 +36,9 @@ def as_it_is(_context: Any, value: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArcServer]:
-    """A server without access control, so that no made-up request locks the others out."""
-    with ArcServer(tmp_path_factory.mktemp("schemathesis") / "data", {"auth.enabled": "false"}) as server:
+    """Without access control, so that no made-up request locks the others out; made-up jobs are not run."""
+    options = {"auth.enabled": "false", "worker.queues": ""}
+    with ArcServer(tmp_path_factory.mktemp("schemathesis") / "data", options) as server:
         yield server
 
 
