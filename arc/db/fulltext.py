@@ -1,11 +1,12 @@
 """Full-text search: English words, stemmed, over rows of a table. SQLite's FTS5; nothing else knows how it is done.
 
-create(connection, ...) in a migration -> triggers keep the index -> found(table, terms) gives numbers of rows
+create(connection, ...) in a migration -> triggers keep the index -> found(table, ...) gives numbers of rows
 Row ids of the index are those of the table, so a result in order of row id needs no sort.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WORD = re.compile(r"\w+")
-_STOP_WORDS = frozenset(
+_STOP_WORDS = (  # that every English text has
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it"
     " its itself they them their theirs themselves what which who whom this that these those am is are was were be been"
     " being have has had having do does did doing a an the and but if or because as until while of at by for with about"
     " against between into through during before after above below to from up down in out on off over under again"
     " further then once here there when where why how all any both each few more most other some such no nor not only"
-    " own same so than too very s t can will just don should now".split()  # noqa: SIM905
+    " own same so than too very s t can will just don should now"
 )
+_IS_STOP_WORD = frozenset(_STOP_WORDS.split()).__contains__
 
 
 def create(connection: sa.Connection, table: str, columns: Sequence[str], *, row_id: str = "seq") -> None:
@@ -41,15 +43,33 @@ def create(connection: sa.Connection, table: str, columns: Sequence[str], *, row
         connection.exec_driver_sql(statement)
 
 
-def found(table: sa.Table, terms: Iterable[str]) -> sa.Select[tuple[int]]:
-    """A SELECT of one column, `seq`: rows that hold all terms; case, endings, punctuation and stop words do not matter.
+def tag_words(tags: Iterable[str]) -> str:
+    """Tags as words that no stemming changes, for a column of an index: they are compared whole, case and all."""
+    return " ".join(dict.fromkeys(map(_tag_word, tags)))
 
-    Without a word that matters nothing is found.
+
+def found(
+    table: sa.Table, columns: Sequence[str], terms: Sequence[str] = (), tags: Sequence[str] = ()
+) -> sa.Select[tuple[int]]:
+    """A SELECT of one column, `seq`: rows that hold all terms in the columns and at least one of the tags.
+
+    Case, endings of words, punctuation and stop words of terms do not matter; when nothing is left, nothing is found.
     """
-    words = [word for term in terms for word in _WORD.findall(term) if word.lower() not in _STOP_WORDS]
+    words = [word for term in terms for word in _WORD.findall(term) if not _IS_STOP_WORD(word.lower())]
     name = f"{table.name}_search"
     index = sa.table(name, sa.column("rowid", sa.Integer), sa.column(name))
     seqs = sa.select(index.c.rowid.label("seq"))
-    if not words:
+    if terms and not words:
         return seqs.where(sa.false())
-    return seqs.where(index.c[name].op("MATCH")(" AND ".join(f'"{word}"' for word in words)))
+    wanted = [f"{{{' '.join(columns)}}} : ({' AND '.join(map(_quoted, words))})"] if words else []
+    if tags:
+        wanted.append(f"tag_words : ({' OR '.join(map(_tag_word, tags))})")
+    return seqs.where(index.c[name].op("MATCH")(" AND ".join(wanted)))
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
+def _tag_word(tag: str) -> str:
+    return f"t{int.from_bytes(hashlib.sha256(tag.encode()).digest()[:16])}"

@@ -147,8 +147,9 @@ jobs = Table(
     Column("schedule_id", String(32)),
     Column("name", Text, nullable=False),
     Column("description", Text, nullable=False),
+    Column("tag_words", Text, nullable=False),  # tags as the search index wants them
     Column("state", String(10), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
     Column("created_by", String(100), nullable=False),  # name of the token
     Column("started_at", BigInteger),
     Column("completed_at", BigInteger),
@@ -165,13 +166,6 @@ jobs = Table(
     Index("ix_jobs_state_created_at", "state", "created_at"),
     Index("ix_jobs_parent_id", "parent_id"),
     sqlite_autoincrement=True,
-)
-
-job_tags = Table(
-    "job_tags",
-    metadata,
-    Column("tag", Text, primary_key=True),
-    Column("job_seq", ForeignKey("jobs.seq", ondelete="CASCADE"), primary_key=True, index=True),
 )
 
 tasks = Table(

@@ -6,14 +6,14 @@ numbers of its rows, then the rows, so that nothing reads documents it does not 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, func, select
 
 from arc import clock
 from arc.db import fulltext
-from arc.db.tables import job_events, job_tags, jobs, task_logs, tasks
+from arc.db.tables import job_events, jobs, task_logs, tasks
 from arc.jobs.nodes import consumers, listed_nodes
 from arc.jobs.records import (
     Counts,
@@ -37,11 +37,16 @@ if TYPE_CHECKING:
     from arc.jobs.records import Node
     from arc.jobs.sealing import Sealer
 
-Row = TypeVar("Row")
+_SEARCHED = ("name", "description", "state")
 MAX_OFFSET = 2**62  # what databases take
 
 _JOB = select(jobs).where(jobs.c.id == bindparam("b_id"))
-_JOB_ROWS = select(jobs).where(jobs.c.seq.in_(bindparam("b_seqs", expanding=True))).order_by(jobs.c.seq.desc())
+_JOB_ROWS = (
+    select(jobs)
+    .where(jobs.c.seq.in_(bindparam("b_seqs", expanding=True)))
+    .order_by(jobs.c.created_at.desc(), jobs.c.seq.desc())
+)
+_NEWEST = select(jobs.c.seq).order_by(jobs.c.created_at.desc(), jobs.c.seq.desc())
 _TASK = select(tasks).where(tasks.c.id == bindparam("b_id"))
 _TASKS = (
     select(tasks)
@@ -98,10 +103,14 @@ class JobReader:
 
     def list_jobs(self, page: int, size: int, terms: Sequence[str] = (), tags: Sequence[str] = ()) -> Page[Job]:
         """Newest first: those that hold all terms and at least one of the tags."""
-        seqs = _matching(terms, tags)
+        if terms or tags:
+            seqs: sa.Select[Any] = fulltext.found(jobs, _SEARCHED, terms, tags)
+            ordered = seqs.order_by(sa.desc("seq"))
+        else:
+            seqs, ordered = select(jobs.c.seq), _NEWEST
         with self._db.read() as connection:
             total = connection.execute(select(func.count()).select_from(seqs.subquery())).scalar_one()
-            shown = connection.execute(_paged(seqs.order_by(sa.text("seq DESC")), page, size)).scalars().all()
+            shown = connection.execute(_paged(ordered, page, size)).scalars().all()
             rows = connection.execute(_JOB_ROWS, {"b_seqs": shown}).fetchall() if shown else []
         return Page([self._rows.job(row) for row in rows], page, size, total)
 
@@ -165,20 +174,6 @@ class JobReader:
         return self._rows.task(row)
 
 
-def _matching(terms: Sequence[str], tags: Sequence[str]) -> sa.Select[Any]:
-    """Numbers of jobs, as a column `seq`."""
-    if terms:
-        found = fulltext.found(jobs, terms)
-        if not tags:
-            return found
-        hits = found.subquery()
-        tagged = select(job_tags.c.job_seq).where(job_tags.c.job_seq == hits.c.seq, job_tags.c.tag.in_(tags))
-        return select(hits.c.seq).where(tagged.exists())
-    if tags:
-        return select(job_tags.c.job_seq.label("seq")).where(job_tags.c.tag.in_(tags)).distinct()
-    return select(jobs.c.seq)
-
-
 def _paged(statement: sa.Select[Any], page: int, size: int) -> sa.Select[Any]:
     return statement.limit(size).offset(min((page - 1) * size, MAX_OFFSET))
 
@@ -193,7 +188,7 @@ def _log(
     terms: Sequence[str],
 ) -> Page[LogPart]:
     if terms:
-        statement = statement.where(task_logs.c.seq.in_(fulltext.found(task_logs, terms)))
+        statement = statement.where(task_logs.c.seq.in_(fulltext.found(task_logs, ("contents",), terms)))
     total = connection.execute(count, {"b_id": owner_id}).scalar_one()
     rows = connection.execute(_paged(statement, page, size), {"b_id": owner_id})
     return Page([LogPart(**row._mapping) for row in rows], page, size, total)

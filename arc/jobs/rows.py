@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from arc.db import fulltext
 from arc.jobs.records import ENCRYPTED, Job, Task
 from arc.jobs.sealing import WrongKey, is_sealed
 from arc.jobs.states import JobState, TaskState
@@ -28,6 +29,7 @@ class Rows:
         values: dict[str, Any] = dict(row._mapping)
         opened = self._open(values, ("document", "secrets", "variables"), ("result", "error"), "document")
         opened["state"] = JobState(opened["state"])
+        del opened["tag_words"]
         opened["progress"] = round(opened["progress"], 2)
         return Job(tags=tuple(opened["document"].get("tags") or ()), **opened)
 
@@ -68,6 +70,7 @@ class Rows:
             "schedule_id": job.schedule_id,
             "name": job.name,
             "description": job.description,
+            "tag_words": fulltext.tag_words(job.tags),
             "created_at": job.created_at,
             "created_by": job.created_by,
             "task_count": job.task_count,

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, func, insert, select, update
 
 from arc import clock
-from arc.db.tables import job_events, job_tags, jobs, task_logs, tasks
+from arc.db.tables import job_events, jobs, task_logs, tasks
 from arc.jobs.nodes import consumers, listed_nodes
 from arc.jobs.records import Job, JobNotFound, Task
 from arc.jobs.rows import Rows
@@ -47,7 +47,6 @@ _PENDING_JOBS = (
     .limit(bindparam("b_limit"))
 )
 _INSERT_JOB = insert(jobs).returning(jobs.c.seq)
-_INSERT_TAGS = insert(job_tags)
 _CHANGED_JOB = update(jobs).where(
     jobs.c.id == bindparam("b_id"),
     jobs.c.state == bindparam("b_old_state"),
@@ -124,7 +123,7 @@ _CLAIM = (
 )
 _SECRETS = select(jobs.c.secrets).where(jobs.c.id == bindparam("b_id"))
 _IS_WAITED_FOR = select(tasks.c.seq).where(*_waits).limit(1)
-_WAITING_JOBS = select(tasks.c.job_id).where(*_waits).distinct().limit(bindparam("b_limit"))
+_WAITING_JOBS = select(tasks.c.job_id).where(*_waits).limit(bindparam("b_limit"))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.job_id == bindparam("b_job"), tasks.c.state.in_(sorted(TASK_ACTIVE)))
 _DUE_TASKS = (
     select(tasks)
@@ -179,8 +178,6 @@ class Changes:
 
     def add_job(self, job: Job) -> Job:
         seq = self.connection.execute(_INSERT_JOB, self.rows.new_job_values(job)).scalar_one()
-        if job.tags:
-            self.connection.execute(_INSERT_TAGS, [{"tag": tag, "job_seq": seq} for tag in dict.fromkeys(job.tags)])
         self._record(job.id, None, None, job.state)
         return replace(job, seq=seq)
 

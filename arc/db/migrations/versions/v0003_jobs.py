@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("schedule_id", sa.String(length=32), nullable=True),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
+        sa.Column("tag_words", sa.Text(), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=100), nullable=False),
@@ -39,6 +40,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("id", name="uq_jobs_id"),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_jobs_created_at", "jobs", ["created_at"], unique=False)
     op.create_index("ix_jobs_delete_at", "jobs", ["delete_at"], unique=False)
     op.create_index("ix_jobs_parent_id", "jobs", ["parent_id"], unique=False)
     op.create_index("ix_jobs_state_created_at", "jobs", ["state", "created_at"], unique=False)
@@ -79,14 +81,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_job_events_job_id", "job_events", ["job_id"], unique=False)
-    op.create_table(
-        "job_tags",
-        sa.Column("tag", sa.Text(), nullable=False),
-        sa.Column("job_seq", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["job_seq"], ["jobs.seq"], name="fk_job_tags_job_seq", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("tag", "job_seq", name="pk_job_tags"),
-    )
-    op.create_index("ix_job_tags_job_seq", "job_tags", ["job_seq"], unique=False)
     op.create_table(
         "tasks",
         sa.Column("seq", sa.Integer(), nullable=False),
@@ -144,5 +138,5 @@ def upgrade() -> None:
     op.create_index("ix_task_logs_created_at", "task_logs", ["created_at"], unique=False)
     op.create_index("ix_task_logs_task_id", "task_logs", ["task_id", "number"], unique=True)
     if op.get_bind().dialect.name == "sqlite":  # PostgreSQL searches with an index of its own kind
-        fulltext.create(op.get_bind(), "jobs", ("name", "description", "state"))
+        fulltext.create(op.get_bind(), "jobs", ("name", "description", "state", "tag_words"))
         fulltext.create(op.get_bind(), "task_logs", ("contents",))
