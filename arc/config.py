@@ -355,8 +355,8 @@ OPTIONS = (
     Option("actions", "service_wait_s", float, 30.0, "how long it may take to start or stop", "seconds", minimum=1),
     Option("actions", "service_allow", list, [], "units that arc.edge/service.* may manage, * matches anything"),
     Option("actions", "reboot_command", list, [], "reboots this machine; empty: no arc.edge/node.reboot"),
-    Option("actions", "update_command", list, [], "installs the version of Arc that it gets as its last argument; empty:"
-           " no arc.edge/agent.update"),
+    Option("actions", "update_command", list, [], "installs the version of Arc that is its last argument; empty: no"
+           " arc.edge/agent.update"),
     Option("log", "level", str, "INFO", "least level that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR"),
            synonyms={"warn": "WARNING", "critical": "ERROR"}, aliases=("logging.level", "LOG_LEVEL")),
     Option("log", "format", str, "text", "one line per record, as text or as JSON", choices=("text", "json"),

@@ -74,6 +74,7 @@ class ActionEngine:
             self._is_elsewhere = True
             log.error("actions: another process works on %s; this one only reads", self.store.path)
             return False
+        self._is_elsewhere = False
         self._thread = threading.Thread(target=self._run, name="actions", daemon=True)
         self._thread.start()
         return True

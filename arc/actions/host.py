@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arc.actions import commands, nodekinds, plugins, services, storekinds, testkinds
 from arc.actions.errors import ServiceOpFailed
@@ -12,7 +12,7 @@ from arc.actions.services import Commands, Supervisor, Systemd
 from arc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from arc.actions.kinds import Kind
     from arc.actions.storekinds import Task
@@ -66,6 +66,10 @@ class NodeOptions:
     service_allow: Sequence[str] = ()
     reboot_command: Sequence[str] = ()
     update_command: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> NodeOptions:
+        return cls(**{field.name: section[field.name] for field in fields(cls)})
 
 
 def kinds(host: Host, options: NodeOptions) -> list[Kind]:

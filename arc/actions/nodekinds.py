@@ -110,7 +110,11 @@ def _restart(host: Host, restart: Callable[[], None]) -> Kind:
 
 
 def _update(host: Host, restart: Callable[[], None], command: Sequence[str]) -> Kind:
-    version = {"type": "string", "pattern": r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}", "description": "version to change to"}
+    version = {
+        "type": "string",
+        "pattern": r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$",
+        "description": "the one to have",
+    }
 
     def verify(context: Context) -> Outcome | None:
         outcome = _verify_restart(context)

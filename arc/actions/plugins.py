@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arc.actions import execkind
+from arc.actions import execkind, schema
 from arc.actions.execkind import Allowed
 from arc.actions.external import External
 from arc.errors import ConfigError
@@ -64,6 +64,7 @@ def _entry(name: str, document: dict[str, Any]) -> Allowed | External:
                 re.compile(pattern)
             return allowed
         case {"external": dict(table), **rest} if not rest:
+            schema.check_schema(table.get("args", {}))
             return External(name, **_checked(External, table), description=description)
         case _:
             raise ValueError("needs one table, [exec] or [external], and at most a description beside it")

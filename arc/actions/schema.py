@@ -1,6 +1,6 @@
 """Arguments are checked against a part of JSON Schema, which is also what clients are shown to make forms of.
 
-Understood: type, enum, const, minimum, maximum, minLength, maxLength, pattern (always the whole text), items, maxItems,
+Understood: type, enum, const, minimum, maximum, minLength, maxLength, pattern, items, minItems, maxItems,
 properties, required, additionalProperties (true, false or a schema), default, description, x-secret.
 """
 
@@ -29,11 +29,33 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "object": ("an object", lambda value: isinstance(value, dict)),
 }
 
+_KEYWORDS = frozenset(
+    (
+        *("type", "enum", "const", "minimum", "maximum", "minLength", "maxLength", "pattern", "items", "minItems"),
+        *("maxItems", "properties", "required", "additionalProperties", "default", "description", "x-secret"),
+    )
+)
+
 
 def options(*required: str, **properties: Schema) -> dict[str, Any]:
     """The schema of an object whose members are all named here; null will do when none is required."""
     schema: dict[str, Any] = {"additionalProperties": False, "properties": properties}
     return schema | ({"type": "object", "required": list(required)} if required else {"type": ["object", "null"]})
+
+
+def check_schema(schema: Any) -> None:
+    """Raises ValueError for what check() would not understand; for schemas that others write."""
+    if not isinstance(schema, dict):
+        raise ValueError("a schema must be a table")
+    if unknown := set(schema) - _KEYWORDS:
+        raise ValueError(f"a schema may have {', '.join(sorted(_KEYWORDS))}, not {', '.join(sorted(unknown))}")
+    if unknown := set(_types(schema)) - set(_TYPES):
+        raise ValueError(f"unknown type {', '.join(sorted(unknown))}")
+    re.compile(schema.get("pattern", ""))
+    inner = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for each in inner:
+        if not isinstance(each, bool | None):
+            check_schema(each)
 
 
 def check(schema: Schema, value: Any, path: str = "args") -> None:
@@ -106,13 +128,19 @@ def _fits(schema: Schema, value: Any) -> bool:
         return False
     if isinstance(value, str):
         return _within(len(value), schema, "minLength", "maxLength") and (
-            "pattern" not in schema or re.fullmatch(schema["pattern"], value) is not None
+            "pattern" not in schema or _matches(schema["pattern"], value)
         )
     if isinstance(value, list):
         return _within(len(value), schema, "minItems", "maxItems")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _within(value, schema, "minimum", "maximum")
     return True
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """As in JSON Schema, where `$` is not content with the end of the last but one line."""
+    is_whole = pattern.startswith("^") and pattern.endswith("$")
+    return (re.fullmatch if is_whole else re.search)(pattern, text) is not None
 
 
 def _same(one: Any, other: Any) -> bool:

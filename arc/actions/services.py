@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMMAND_S = 10.0  # seconds a supervisor may take to answer
 WAIT_S = 30  # seconds a service may take to start or stop
 ORIGINAL_SCOPE = "replicante.io"
-UNIT_PATTERN = r"(?!-)[A-Za-z0-9:_.@\\-]{1,128}"
+UNIT_PATTERN = r"^(?!-)[A-Za-z0-9:_.@\\-]{1,128}$"
 
 
 class Supervisor(Protocol):
@@ -204,6 +204,7 @@ def unit_kinds(allowed: Sequence[str]) -> list[Kind]:
     scope = {"enum": ["system", "user"], "default": "system", "description": "whose systemd"}
     timeout = {"type": "integer", "minimum": 1, "maximum": 600, "default": WAIT_S, "description": "seconds"}
     settle = {"type": "integer", "minimum": 0, "maximum": 60, "default": 5, "description": "seconds it must stay up"}
+    which = options("unit", unit=unit, scope=scope)
     args = options("unit", unit=unit, scope=scope, timeout_s=timeout)
     rest: dict[str, Any] = {"permission": "actions:service"}
 
@@ -228,12 +229,12 @@ def unit_kinds(allowed: Sequence[str]) -> list[Kind]:
             check=check,
             **rest,
         ),
-        Kind(f"{name}.reload", "Have a unit read its configuration again", _reload, args, check, **rest),
+        Kind(f"{name}.reload", "Have a unit read its configuration again", _reload, which, check, **rest),
         Kind(
             f"{name}.status",
             "State, process and memory of a unit",
             _status,
-            options("unit", unit=unit, scope=scope),
+            which,
             check,
             is_mutating=False,
         ),

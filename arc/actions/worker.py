@@ -15,8 +15,8 @@ import sqlite3
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from arc import clock
 from arc.actions import schema
@@ -36,7 +36,7 @@ from arc.actions.records import TRANSITIONS, ActionRecord, Json, State
 from arc.actions.store import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from arc.actions.store import ActionStore
 
@@ -52,8 +52,9 @@ US = clock.US_PER_S
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """interval_s: between two steps of an action. queue_max: actions that may wait. keep: finished ones that are kept.
+    """Named as in section [actions] of the configuration.
 
+    interval_s: between two steps of an action. queue_max: actions that may wait. keep: finished ones that are kept.
     history_max: events per action. payload_max: bytes. crash_max: how often the process may die in one step.
     id_memory_days: how long the id of a deleted action counts as used. header_deny: further headers not to keep.
     """
@@ -65,7 +66,11 @@ class EngineOptions:
     payload_max: int = 65_536
     crash_max: int = 3
     id_memory_days: int = 30
-    header_deny: tuple[str, ...] = ()
+    header_deny: Collection[str] = ()
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> EngineOptions:
+        return cls(**{field.name: section[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)

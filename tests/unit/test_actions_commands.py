@@ -349,6 +349,7 @@ def test_no_directory_no_kinds(boot: Callable[..., ActionEngine]) -> None:
         ("x.toml", '[exec]\nargv = ["df"]\nshell = true\n', "unknown shell"),
         ("x.toml", '[exec]\nargv = ["df"]\ntimeout_max_s = 0\n', "timeout_max_s"),
         ("x.toml", '[external]\naction = ["a"]\n', "check"),
+        ("x.toml", '[external]\naction = ["a"]\ncheck = ["a"]\n[external.args]\noneOf = []\n', "not oneOf"),
         ("a b.toml", '[exec]\nargv = ["df"]\n', "no name"),
     ],
 )

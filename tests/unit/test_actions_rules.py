@@ -1,0 +1,313 @@
+"""What a caller may say of an action, how arguments are described, what a node says of itself, and the options."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from arc import config
+from arc.actions import attributes, execkind, rules, schema
+from arc.actions import host as hosts
+from arc.actions.attributes import Datastore, Role, Shard, Shards, Version
+from arc.actions.errors import ActionEncode, InvalidArgs, InvalidTime
+from arc.actions.execkind import Allowed
+from arc.actions.external import External
+from arc.actions.host import Host, NodeOptions
+from arc.actions.worker import EngineOptions
+
+if TYPE_CHECKING:
+    from arc.actions.kinds import Kind
+
+ROOT = Path(__file__).parents[2]
+
+# --- headers and times
+
+
+def test_headers_that_are_kept() -> None:
+    given = [("X-Team", "a"), ("traceparent", "00-1"), ("Accept", "x"), ("User-Agent", "curl"), ("Host", "x"),
+             ("Content-Type", "x"), ("Content-Length", "1"), ("Accept-Encoding", "gzip")]  # fmt: skip
+
+    assert rules.headers(given) == {"x-team": "a", "traceparent": "00-1"}
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Cookie", "X-Api-Key", "X-Forwarded-For", "Proxy-Authorization",
+                                  "X-Auth-Token", "X-Arc-Anything", "Forwarded", "X-Real-IP", "Secret"])  # fmt: skip
+def test_headers_that_are_never_kept(name: str) -> None:
+    assert rules.headers([(name, "s3cret")], deny=["secret"]) == {}
+
+
+@pytest.mark.parametrize("value", ["caf\xe9", "a\x7f", "a\nb", "x" * 5000])
+def test_header_that_cannot_be_kept(value: str) -> None:
+    with pytest.raises(ActionEncode):
+        rules.headers([("x-team", value)])
+
+
+def test_too_many_headers() -> None:
+    with pytest.raises(ActionEncode):
+        rules.headers([(f"x-{number}", "") for number in range(65)])
+
+
+@pytest.mark.parametrize("text", ["2020-01-01T00:00:00Z", "2020-01-01T00:00:00+00:00", "2020-01-01t00:00:00.000z"])
+def test_time_in_utc(text: str) -> None:
+    assert rules.created_us(text) == 1_577_836_800_000_000
+
+
+@pytest.mark.parametrize("text", ["2020-01-01T00:00:00+02:00", "2020-01-01T00:00:00", "2020-01-01T00:00:00-00:00",
+                                  "2020-13-01T00:00:00Z", "yesterday", ""])  # fmt: skip
+def test_time_that_is_not_utc_or_none(text: str) -> None:
+    with pytest.raises(InvalidTime):
+        rules.created_us(text)
+
+
+# --- arguments
+
+_SCHEMA = schema.options(
+    "name",
+    name={"type": "string", "minLength": 1, "maxLength": 5},
+    size={"type": "integer", "minimum": 1, "maximum": 9, "default": 3},
+    mode={"enum": ["on", 1, None], "default": "on"},
+    tags={"type": "array", "items": {"type": "string"}, "maxItems": 2, "default": []},
+    env={"type": "object", "additionalProperties": {"type": "string"}, "default": {}},
+    ratio={"type": ["number", "null"], "default": None},
+)
+
+
+@pytest.mark.parametrize(
+    ("args", "path", "expected"),
+    [
+        (None, "args", "an object"),
+        ([], "args", "an object"),
+        ({}, "args.name", "a text from 1 to 5 characters, which is required"),
+        ({"name": ""}, "args.name", "a text from 1 to 5 characters"),
+        ({"name": "x", "size": 0}, "args.size", "an integer from 1 to 9"),
+        ({"name": "x", "size": True}, "args.size", "an integer from 1 to 9"),
+        ({"name": "x", "size": 2.0}, "args.size", "an integer from 1 to 9"),
+        ({"name": "x", "mode": True}, "args.mode", 'one of "on", 1, null'),
+        ({"name": "x", "tags": ["a", 1]}, "args.tags.1", "a text"),
+        ({"name": "x", "tags": ["a", "b", "c"]}, "args.tags", "an array of at most 2"),
+        ({"name": "x", "env": {"A": 1}}, "args.env.A", "a text"),
+        ({"name": "x", "ratio": "1"}, "args.ratio", "a number or null"),
+        ({"name": "x", "nmae": 1}, "args.nmae", "none of this name; known are name, size, mode, tags, env, ratio"),
+    ],
+)
+def test_first_argument_that_does_not_fit_is_named(args: Any, path: str, expected: str) -> None:
+    with pytest.raises(InvalidArgs) as caught:
+        schema.check(_SCHEMA, args)
+
+    assert caught.value.details == {"path": path, "expected": expected}
+    assert str(caught.value) == f"{path}: expected {expected}"
+
+
+def test_arguments_that_fit_get_their_defaults() -> None:
+    args = {"name": "x", "ratio": 0.5}
+
+    schema.check(_SCHEMA, args)
+
+    assert schema.with_defaults(_SCHEMA, args) == {
+        "name": "x", "size": 3, "mode": "on", "tags": [], "env": {}, "ratio": 0.5,
+    }  # fmt: skip
+    assert schema.with_defaults(None, [1]) == [1]
+
+
+def test_pattern_between_marks_must_match_the_whole_text() -> None:
+    kind = {"type": "string", "pattern": "^[a-z]+$"}
+
+    schema.check(kind, "abc")
+    for text in ("abc\n", "1abc", ""):
+        with pytest.raises(InvalidArgs, match=re.escape("^[a-z]+$")):
+            schema.check(kind, text)
+
+
+def test_secrets_are_masked_wherever_they_are() -> None:
+    kind = {"properties": {"a": {"x-secret": True}, "b": {"items": {"properties": {"c": {"x-secret": True}}}}}}
+
+    assert schema.masked(kind, {"a": {"k": "v"}, "b": [{"c": 1, "d": 2}], "e": 3}) == {
+        "a": schema.MASK, "b": [{"c": schema.MASK, "d": 2}], "e": 3,
+    }  # fmt: skip
+
+
+# --- what a node says of itself
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("1.4.0", "1.4.0"),
+        ("1.4", "1.4.0"),
+        ("1.4.0rc1", "1.4.0-rc.1"),
+        ("1.4.0.dev3+g5be1c0f", "1.4.0-dev.3+g5be1c0f"),
+        ("1.4.0.post2", "1.4.0+post.2"),
+    ],
+)
+def test_python_versions_as_semver(version: str, expected: str) -> None:
+    assert attributes.info_agent(Version(version))["version"]["number"] == expected
+
+
+def git(root: Path, *args: str) -> None:
+    named = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    subprocess.run(["git", "-C", str(root), *named, *args], check=True, capture_output=True)
+
+
+def test_version_of_a_working_copy_says_what_was_changed(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "file").write_text("1")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "first")
+
+    def taint() -> str:
+        return Version.of_sources("1.0.0", tmp_path).taint
+
+    assert re.fullmatch("[0-9a-f]{40}", Version.of_sources("1.0.0", tmp_path).checkout)
+    assert taint() == "not tainted"
+    (tmp_path / "file").write_text("2")
+    assert taint() == "working directory tainted"
+    git(tmp_path, "add", "file")
+    assert taint() == "index tainted"
+    (tmp_path / "new").touch()
+    assert taint() == "index and working directory tainted"
+
+
+def test_version_of_an_installed_program_is_unknown(tmp_path: Path) -> None:
+    assert Version.of_sources("1.0.0", tmp_path).as_dict() == {
+        "number": "1.0.0", "checkout": "unknown", "taint": "unknown",
+    }  # fmt: skip
+
+
+def test_datastore() -> None:
+    plain = Datastore("plant-7", "press-03:8000", "Arc", "1.4")
+
+    assert attributes.info_datastore(lambda: plain) == {
+        "cluster_id": "plant-7", "id": "press-03:8000", "node_id": "press-03:8000", "kind": "Arc", "version": "1.4.0",
+    }  # fmt: skip
+    named = dataclasses.replace(plain, display_name="Plant 7")
+    assert attributes.info_datastore(lambda: named)["cluster_display_name"] == "Plant 7"
+
+
+def test_identity_is_kept_when_the_host_is_renamed() -> None:
+    facts: dict[str, str] = {}
+
+    first = attributes.identity(facts.setdefault, "", "", "old-name:8000")
+    second = attributes.identity(facts.setdefault, "", "", "new-name:9000")
+
+    assert first == second
+    assert re.fullmatch("arc-[0-9a-f]{8}", first[0])
+    assert first[1] == "old-name:8000"
+    assert attributes.identity(facts.setdefault, "plant-7", "press", "x:1") == ("plant-7", "press")
+
+
+def test_shards_are_sorted_and_whole() -> None:
+    held = {
+        "edge/b": Shard("edge/b", Role.SECONDARY, offset=-(2**63), lag=41),
+        "_meta": Shard("_meta", Role.PRIMARY, offset=2**63 - 1, lag=3),
+        "Data": Shard("Data", Role.PRIMARY),
+    }
+
+    assert Shards(lambda: held, held.__getitem__).as_dict() == {
+        "shards": [
+            {"id": "_meta", "role": "PRIMARY", "commit_offset": {"unit": "seconds", "value": 2**63 - 1}, "lag": None},
+            {"id": "Data", "role": "PRIMARY", "commit_offset": None, "lag": None},
+            {"id": "edge/b", "role": "SECONDARY", "commit_offset": {"unit": "seconds", "value": -(2**63)},
+             "lag": {"unit": "seconds", "value": 41}},
+        ]
+    }  # fmt: skip
+    assert Shards(list, held.__getitem__).as_dict() == {"shards": []}
+
+
+def test_offset_of_a_shard_never_goes_back() -> None:
+    offsets = iter([100, 40, 101])
+    shards = Shards(lambda: ["a"], lambda shard_id: Shard(shard_id, Role.PRIMARY, next(offsets)))
+
+    assert [shards.as_dict()["shards"][0]["commit_offset"]["value"] for _ in range(3)] == [100, 100, 101]
+
+
+def test_shard_that_cannot_be_read_hides_no_other() -> None:
+    def read(shard_id: str) -> Shard:
+        if shard_id == "bad":
+            raise OSError("unreadable")
+        return Shard(shard_id, Role.PRIMARY, 7)
+
+    shards = Shards(lambda: ["good", "bad"], read).as_dict()["shards"]
+
+    assert shards[0] == {"id": "bad", "role": "OTHER", "commit_offset": None, "lag": None}
+    assert shards[1]["role"] == "PRIMARY"
+
+
+# --- options, documentation, size
+
+OPTIONS = {option.name: option for option in config.OPTIONS if option.section == "actions"}
+
+
+def test_options_have_the_defaults_of_the_configuration() -> None:
+    section = {name: tuple(d) if isinstance(d := option.default, list) else d for name, option in OPTIONS.items()}
+
+    assert EngineOptions.of(section) == EngineOptions()
+    assert NodeOptions.of(section) == NodeOptions()
+
+
+def every_kind() -> list[Kind]:
+    """All that a node can have."""
+
+    def task(args: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    host = Host(
+        flush=task, compact=task, backup=task, check_backup=lambda backup_id: [], verify=task, stop_store=task,
+        resume_store=task, restart=lambda: None, reboot=lambda: None,
+    )  # fmt: skip
+    supervised = NodeOptions(
+        debug_kinds=True, service_supervisor="systemd", service_unit="app", service_allow=["*"], update_command=["true"]
+    )
+    external = External("NAME", ("true",), ("true",)).kind()
+    return [*hosts.kinds(host, supervised), execkind.kind({"NAME": Allowed(("true",))}), external]
+
+
+def test_every_kind_is_documented_with_its_arguments_and_stages() -> None:
+    rows = dict(re.findall(r"(?m)^\| `([^`]+/[^`]+)` \| (.*) \|$", (ROOT / "docs" / "actions.md").read_text("utf-8")))
+
+    assert sorted(rows) == sorted(kind.name for kind in every_kind())
+    for kind in every_kind():
+        described, args, stages, permission = rows[kind.name].split(" | ")
+        assert described.startswith(kind.description) or kind.name.startswith("external"), kind.name
+        assert set(re.findall("`([a-z_]+)`", args)) == set((kind.args or {}).get("properties", ())), kind.name
+        assert re.findall("`([a-z]+)`", stages) == list(kind.stages), kind.name
+        assert permission == f"`{kind.permission}`", kind.name
+
+
+def test_every_option_is_documented() -> None:
+    text = (ROOT / "docs" / "actions.md").read_text("utf-8")
+
+    assert not [name for name in OPTIONS if f"`{name}`" not in text]
+
+
+def test_every_description_can_be_shown() -> None:
+    for kind in every_kind():
+        shown = json.loads(json.dumps(kind.as_dict()))
+        assert shown["description"], kind.name
+        assert all(member.get("description") for member in (shown["args_schema"] or {}).get("properties", {}).values())
+
+
+def test_engine_needs_only_the_standard_library_and_little_memory(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; import arc.actions.host as h; from arc.actions.engine import ActionEngine\n"
+        "engine = ActionEngine(pathlib.Path(sys.argv[1]), h.kinds(h.Host(), h.NodeOptions(service_allow=['*'])))\n"
+        "engine.start(); engine.schedule('arc.edge/test.ping', None)\n"
+        "while engine.queue(): pass\n"
+        "engine.stop()\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))\n"
+        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')))"
+    )
+
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{code}", str(tmp_path)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    ).stdout.splitlines()  # fmt: skip
+
+    assert set(found[0].split()) - {"__main__", "__mp_main__"} <= {"arc", "psutil"}
+    assert int(found[1]) < 25_000  # kB
