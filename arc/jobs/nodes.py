@@ -13,8 +13,6 @@ from arc.db.tables import nodes, settings
 from arc.jobs.records import Node, NodeReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import sqlalchemy as sa
 
     from arc.db.engine import Database
@@ -54,11 +52,11 @@ def listed_nodes(connection: sa.Connection, now_us: int) -> list[Node]:
     return [_node(row, now_us) for row in connection.execute(_LISTED, {"b_after": now_us - UNLISTED_US})]
 
 
-def consumers(found: Iterable[Node]) -> dict[str, int]:
+def consumers(connection: sa.Connection, now_us: int) -> dict[str, int]:
     """Queue to the number of its consumers, on nodes that are not silent."""
     counts: dict[str, int] = {}
-    for node in found:
-        if node.status != OFFLINE:
+    for node in listed_nodes(connection, now_us):
+        if node.last_heartbeat_at >= now_us - OFFLINE_US:
             for queue, count in node.queues.items():
                 counts[queue] = counts.get(queue, 0) + count
     return counts

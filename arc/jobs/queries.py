@@ -137,7 +137,7 @@ class JobReader:
         with self._db.read() as connection:
             waiting = _by_queue(connection, TaskState.SCHEDULED)
             running = _by_queue(connection, TaskState.RUNNING)
-            served = consumers(listed_nodes(connection, clock.now_us()))
+            served = consumers(connection, clock.now_us())
         names = sorted(waiting.keys() | running.keys() | served.keys())
         return [Queue(name, waiting.get(name, 0), served.get(name, 0), running.get(name, 0)) for name in names]
 

@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from arc import clock
 from arc.db.tables import job_events, jobs, task_logs, tasks
-from arc.jobs.nodes import consumers, listed_nodes
+from arc.jobs.nodes import consumers
 from arc.jobs.records import Job, JobNotFound, Task
 from arc.jobs.rows import Rows
 from arc.jobs.states import JOB_ACTIVE, TASK_ACTIVE, JobState, TaskState, sources
@@ -374,7 +374,7 @@ class JobStore:
     def is_served(self, queue: str) -> bool:
         """Whether a node takes tasks from the queue."""
         with self._db.read() as connection:
-            return queue in consumers(listed_nodes(connection, clock.now_us()))
+            return queue in consumers(connection, clock.now_us())
 
     def _tasks(self, statement: sa.Select[Any], **asked: object) -> list[Task]:
         with self._db.read() as connection:
