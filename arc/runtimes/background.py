@@ -22,7 +22,7 @@ class Background(Generic[T]):
         self._changed = threading.Event()
         self._is_done = False
         self._value: T | None = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None  # what the call raised
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -41,8 +41,8 @@ class Background(Generic[T]):
                         on_tick()
                 waits = (next_tick - time.monotonic(), deadline.remaining_s())
                 self._changed.wait(max(0.0, min(wait for wait in waits if wait is not None)))
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._value  # type: ignore[return-value]  # set by then
 
     def join(self, timeout_s: float) -> None:
@@ -53,6 +53,6 @@ class Background(Generic[T]):
         try:
             self._value = self._call()
         except BaseException as exc:  # raised where the result is asked for
-            self._error = exc
+            self.error = exc
         self._is_done = True
         self._changed.set()

@@ -12,7 +12,7 @@ import io
 import secrets
 import tarfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -126,9 +126,9 @@ class Attempt:
             if sidecar.probe is None:
                 self._engine.start(container)
             else:
-                with self._output(container) as output:
+                with closing(_Stream(self._engine, container, self._reporter)) as stream:
                     self._engine.start(container)
-                    probe.wait_until_ready(self._engine, container, sidecar.probe, deadline, output)
+                    probe.wait_until_ready(self._engine, container, sidecar.probe, deadline, stream.output)
         return deadline
 
     def _create(
@@ -189,7 +189,7 @@ class Attempt:
         def look() -> None:
             progress.update(self._read(container, PROGRESS, PROGRESS_BYTES)[0])
 
-        with self._output(container) as output:
+        with closing(_Stream(self._engine, container, self._reporter)) as stream:
             self._engine.start(container)
             waiter = Background("container exit", lambda: self._engine.wait(container))
             try:
@@ -199,22 +199,9 @@ class Attempt:
                 raise
             finally:
                 waiter.join(DRAIN_S)
+                stream.drain()
         if status != 0:
-            raise TaskFailed(f"exit code {status}: {output.tail()}")
-
-    @contextmanager
-    def _output(self, container: str) -> Iterator[Output]:
-        """Passes the output on from before the start until the end of the container or, earlier, of the block."""
-        output = Output(self._reporter)
-        stream = self._engine.attach(container)
-        reader = Background("container output", lambda: _copy(stream, output))
-        try:
-            yield output
-            reader.join(DRAIN_S)
-        finally:
-            stream.stop()
-            reader.join(DRAIN_S)
-            output.close()
+            raise TaskFailed(f"exit code {status}: {stream.output.tail()}")
 
     def _result(self, container: str) -> str:
         data, size_bytes = self._read(container, RESULT, self._settings.result_bytes)
@@ -227,6 +214,30 @@ class Attempt:
 
     def _host_env(self) -> dict[str, str]:
         return hostenv.values(self._settings.host_env)
+
+
+class _Stream:
+    """Output of a container, passed on from before its start until its end or close()."""
+
+    def __init__(self, engine: Engine, container: str, reporter: Reporter) -> None:
+        self.output = Output(reporter)
+        self._attached = engine.attach(container)
+        self._reader = Background("container output", self._read)
+
+    def drain(self) -> None:
+        """Wait for what a container that ended has written last. Raises what the reporter raised."""
+        self._reader.join(DRAIN_S)
+        if self._reader.error is not None:
+            raise self._reader.error
+
+    def close(self) -> None:
+        self._attached.stop()
+        self._reader.join(DRAIN_S)
+        self.output.close()
+
+    def _read(self) -> None:
+        for data in self._attached:
+            self.output.add(data)
 
 
 def command(step: Step) -> tuple[list[str] | None, list[str] | None]:
@@ -294,11 +305,6 @@ def _aliases(step: Step) -> list[str]:
 
 def _published(port: int) -> dict[str, list[dict[str, str]]]:
     return {f"{port}/tcp": [{"HostIp": probe.HOST, "HostPort": ""}]}
-
-
-def _copy(stream: Iterable[bytes], output: Output) -> None:
-    for data in stream:
-        output.add(data)
 
 
 @contextmanager

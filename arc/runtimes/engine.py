@@ -10,6 +10,7 @@ import base64
 import json
 import logging
 import os
+import socket
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,7 @@ class Engine:
         self.address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         version = os.environ.get("DOCKER_API_VERSION") or "auto"
         try:
+            self._knock()
             self._client = docker.APIClient(version=version, timeout=CONNECT_S, **docker.utils.kwargs_from_env())
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
@@ -62,6 +64,7 @@ class Engine:
     def ping(self) -> None:
         """Raises RuntimeUnavailable."""
         try:
+            self._knock()
             self._client.get(f"{self._url}/_ping", timeout=CONNECT_S).raise_for_status()
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
@@ -197,6 +200,13 @@ class Engine:
     def _url(self) -> str:
         return f"{self._client.base_url}/v{self._client.api_version}"
 
+    def _knock(self) -> None:
+        """Whether somebody listens. The SDK finds out too, but leaves its socket open when nobody does."""
+        if self.address.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as door:
+                door.settimeout(CONNECT_S)
+                door.connect(self.address.removeprefix("unix://"))
+
     def _unavailable(self, exc: Exception) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"no container engine answers at {self.address}: {_cause(exc)}")
 
@@ -261,9 +271,9 @@ def _remove(what: str, call: Callable[[], object]) -> None:
         except docker.errors.NotFound:
             return
         except _FAILURES as exc:
-            if attempt == REMOVE_TRIES - 1:
+            if attempt == REMOVE_TRIES - 1 or isinstance(exc, requests.ConnectionError):
                 log.warning("%s cannot be removed: %s", what, _cause(exc))
-            else:
-                time.sleep(REMOVE_PAUSE_S * 2**attempt)
+                return
+            time.sleep(REMOVE_PAUSE_S * 2**attempt)
         else:
             return
