@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 KEPT_BYTES = 65_536  # of each stream, from its end
 CHUNK_BYTES = 65_536
 POLL_S = 0.1  # seconds between two looks whether a process has ended whose output somebody else holds open
+DRAIN_S = 1.0  # seconds to read on when it has ended and output still comes
 TERM_S = 5.0  # seconds between the polite end and the other
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR")  # the rest of our environment may be secret
 
@@ -91,21 +92,31 @@ class Command:
         return Result(self._process.wait(), out.text(), err.text(), is_truncated, ended, duration_s)
 
     def _follow(self, selector: selectors.BaseSelector, deadline: float) -> str:
-        ended = "exit"
+        """Until the process has ended and its output with it, or nearly: somebody who left it may hold that open."""
+        ended, quiet_by = "exit", float("inf")
         while self._process.poll() is None or selector.get_map():
             if ended == "exit" and (self._is_cancelled.is_set() or time.monotonic() >= deadline):
                 ended = "cancel" if self._is_cancelled.is_set() else "timeout"
                 self._end_group()
-            ready = selector.select(POLL_S) if selector.get_map() else []
-            for key, _ in ready:
-                if not key.data():
-                    selector.unregister(key.fileobj)
-            if not ready and self._process.poll() is not None:
-                break  # whoever holds the output open has left the process behind
-            if not selector.get_map():
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(POLL_S)
+            has_ended = self._process.poll() is not None  # asked first: what it wrote until then can be read now
+            if has_ended:
+                quiet_by = min(quiet_by, time.monotonic() + DRAIN_S)
+            is_quiet = not self._pass_on(selector)
+            if has_ended and (is_quiet or time.monotonic() > quiet_by):
+                break
         return ended
+
+    def _pass_on(self, selector: selectors.BaseSelector) -> bool:
+        """Wait a little for something to read or write; False when there was nothing."""
+        if not selector.get_map():
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(POLL_S)
+            return False
+        ready = selector.select(POLL_S)
+        for key, _ in ready:
+            if not key.data():
+                selector.unregister(key.fileobj)
+        return bool(ready)
 
     def _feed_with(self, selector: selectors.BaseSelector) -> None:
         stdin = cast("IO[bytes]", self._process.stdin)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import stat
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +41,8 @@ def kinds(directory: str) -> list[Kind]:
 def _read(path: Path) -> tuple[str, Allowed | External]:
     if path.stat().st_mode & stat.S_IWOTH:
         raise ConfigError(f"{path}: everybody may write to it, so everybody could have the node run anything")
+    import tomllib  # half a megabyte, which a node without plug-ins need not carry
+
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -222,6 +222,16 @@ def test_process_that_leaves_its_output_to_another_is_not_waited_for() -> None:
     assert time.monotonic() - began < 3
 
 
+def test_process_that_leaves_its_output_to_a_chatterer_is_not_waited_for() -> None:
+    chatterer = "trap '' TERM; for i in $(seq 100); do echo x; sleep 0.05; done"
+
+    found = commands.run(["setsid", "sh", "-c", f"({chatterer}) & echo started"], WAIT_S)
+
+    assert found.stdout.startswith("started\n")
+    assert found.is_good
+    assert found.duration_s < 5  # the chatterer has just begun; it ends with its next word
+
+
 def test_input_that_nobody_reads_is_no_error() -> None:
     assert commands.run(["true"], WAIT_S, b"x" * 1_000_000).is_good
 
