@@ -6,6 +6,7 @@ Requests are answered from the moment the socket listens; /ready is 503 until th
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ def serve(config: Config) -> None:
     """Run a server until SIGTERM or SIGINT."""
     _exit_on_signals()
     sys.meta_path.insert(0, _WithoutPandas())
+    gc.disable()  # what a start makes is here to stay: looking for garbage in it takes a sixth of the start
     app = Arc(config)
     try:
         app.start()
@@ -80,6 +82,8 @@ class Arc:
         if self.config.get("jobs", "enabled"):
             self.jobs.start()
             self._parts.callback(self.jobs.stop)
+        self.fleet.start()
+        self._parts.callback(self.fleet.stop)
         self.queries.start()
         self._parts.callback(self.collector.stop)  # it starts when the store is ready
         self._opening = threading.Thread(target=self._open, name="open-metrics", daemon=True)
@@ -88,6 +92,8 @@ class Arc:
 
     def run(self) -> None:
         """Serve until SystemExit is raised in this thread. Raises what kept the metrics from opening."""
+        gc.freeze()
+        gc.enable()
         self._server.run()
         if self._failure:
             raise ArcError(f"metrics cannot be opened: {self._failure}") from self._failure
@@ -107,6 +113,7 @@ class Arc:
         self.tokens = TokenStore(self.db, self.config.get("auth", "cache_ttl_s"))
         self._build_metrics(parts)
         self._build_jobs()
+        self._build_fleet()
 
     def _build_metrics(self, parts: ExitStack) -> None:
         from arc.backup.service import Backups
@@ -132,6 +139,11 @@ class Arc:
         from arc.jobs.service import Jobs
 
         self.jobs = Jobs(self.db, self.config, self.data_dir)
+
+    def _build_fleet(self) -> None:
+        from arc.fleet.service import Fleet
+
+        self.fleet = Fleet(self.db, self.config, self.tokens, self.store.write_lines)
 
     def _open(self) -> None:
         try:
@@ -166,6 +178,7 @@ class Arc:
             self.backups,
             self.upkeep,
             self.jobs,
+            self.fleet,
             self.log_ring,
             self.cache,
         )
@@ -174,15 +187,22 @@ class Arc:
                 create_app(self.handed),
                 options["host"],
                 options["port"],
-                options["threads"] + self.config.get("jobs", "wait_slots"),
+                options["threads"]
+                + self.config.get("jobs", "wait_slots")
+                + self.config.get("fleet", "long_poll_slots"),
                 max_body_bytes=options["max_body_size"],
                 max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
-                on_stop=self.jobs.begin_stop,
+                on_stop=self._let_go,
                 grouped=HOT_PATHS,
             )
         except OSError as error:
             raise ConfigError(f"cannot listen on {options['host']} port {options['port']}: {error.strerror}") from None
+
+    def _let_go(self) -> None:
+        """At the begin of a stop: answers that wait for something do not get it any more."""
+        self.jobs.begin_stop()
+        self.fleet.stop_waiting()
 
     def _url(self) -> str:
         host = self.config.get("server", "host")

@@ -1,6 +1,6 @@
 """Agents: registrations merged into facts, tags, who is online, and the history of it.
 
-transport -> AgentStore.exchange -> register | reply ... -> one transaction with the number of the last message
+transport -> Intake -> register | reply ... -> one transaction with the number of the last message
 Facts are kept twice: as the JSON they came as, and as texts and numbers for the filter language (values.py).
 Source: the remote agents specification, sections 4 and 6.6.
 """
@@ -21,19 +21,24 @@ from arc.fleet.records import Agent, AgentEvent, AgentNotFound, OtherProject, Pa
 from arc.fleet.values import number_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from arc.db.engine import Database
+    from arc.fleet.messages import Registration
 
 MAX_FACTS = 1000  # of one agent
+REPEAT_US = 60_000_000  # a registration with the id of the last one counts once within this time
 _TAG_KEY = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 _BY_ID = select(agents).where(agents.c.agent_id == bindparam("agent"))
 _TAGS = select(agent_tags.c.agent_id, agent_tags.c.name, agent_tags.c.text)
 _UPDATE = update(agents).where(agents.c.agent_id == bindparam("agent"))
+_SPEAKER = select(agents.c.project, agents.c.token_id, agents.c.epoch, agents.c.last_seq, agents.c.is_online).where(
+    agents.c.agent_id == bindparam("agent")
+)
 _SEEN = (
     update(agents)
-    .where(agents.c.agent_id == bindparam("agent"), agents.c.last_seen_at < bindparam("at"))
+    .where(agents.c.agent_id == bindparam("seen_agent"), agents.c.last_seen_at < bindparam("at"))
     .values(last_seen_at=bindparam("at"))
 )
 _EVENTS = (
@@ -112,14 +117,40 @@ class AgentStore:
             rows = connection.execute(select(agents.c.is_online, sa.func.count()).group_by(agents.c.is_online))
             return {True: 0, False: 0} | {bool(online): count for online, count in rows}
 
-    def silent(self, since_us: int, now_us: int) -> list[str]:
-        """Mark those offline of whom nothing was heard since; returns their ids."""
+    def online(self) -> list[str]:
+        """Ids of all that are online."""
+        with self._db.read() as connection:
+            return list(connection.scalars(select(agents.c.agent_id).where(agents.c.is_online)))
+
+    def come_online(self, agent_id: str, now_us: int) -> bool:
+        """A sign of life of one that is not known to be online. Whether there is such an agent."""
         with self._db.transaction() as tx:
-            quiet = agents.c.is_online.is_(True) & (agents.c.last_seen_at < since_us)
-            found = list(tx.scalars(select(agents.c.agent_id).where(quiet)))
-            for agent_id in found:
-                self.set_online(tx, agent_id, online=False, now_us=now_us, detail="nothing heard")
-        return found
+            self.set_online(tx, agent_id, online=True, now_us=now_us)
+            return tx.execute(_UPDATE.values(last_seen_at=now_us), {"agent": agent_id}).rowcount > 0
+
+    def go_offline(self, agent_ids: Sequence[str], now_us: int, detail: str) -> list[str]:
+        """Those of them that were online until now."""
+        with self._db.transaction() as tx:
+            return [each for each in agent_ids if self.set_online(tx, each, online=False, now_us=now_us, detail=detail)]
+
+    def save_seen(self, seen: Mapping[str, int]) -> int:
+        """Store when agents were last heard of."""
+        if seen:
+            with self._db.transaction() as tx:
+                tx.execute(_SEEN, [{"seen_agent": agent_id, "at": at} for agent_id, at in seen.items()])
+        return len(seen)
+
+    def speaker_row(self, connection: sa.Connection, agent_id: str) -> Any:
+        """What the transport has to know of an agent; None of an unknown one."""
+        return connection.execute(_SPEAKER, {"agent": agent_id}).one_or_none()
+
+    def mark_delivered(self, tx: sa.Connection, agent_id: str, epoch: str, last_seq: int) -> None:
+        """Messages of the epoch up to this one have had their effect."""
+        tx.execute(_UPDATE.values(epoch=epoch, last_seq=last_seq), {"agent": agent_id})
+
+    def prune_events(self, before_us: int) -> int:
+        with self._db.transaction() as tx:
+            return tx.execute(delete(agent_events).where(agent_events.c.at <= before_us)).rowcount
 
     def set_online(self, tx: sa.Connection, agent_id: str, *, online: bool, now_us: int, detail: str = "") -> bool:
         """Whether this changed anything. The fact `online` goes with it; `updated_with` does not."""
@@ -136,49 +167,56 @@ class AgentStore:
         self,
         tx: sa.Connection,
         agent_id: str,
-        payload: Mapping[str, Any],
+        registration: Registration,
         *,
-        registration_id: str,
         project: str,
         organization: str,
         token_id: int | None,
         now_us: int,
-    ) -> None:
+    ) -> str:
         """Merge facts: null removes one, any other value replaces it whole, `online` is true unless it says false.
 
-        Of an unknown agent everything is kept as it comes, nulls included, and it is online. Raises Invalid.
+        Of an unknown agent everything is kept as it comes, nulls included, and it is online. The same registration
+        again has no effect. Returns the event it made, if any: online, offline. Raises Invalid.
         """
         row = tx.execute(_BY_ID, {"agent": agent_id}).one_or_none()
-        facts = _merged(None if row is None else json.loads(row.facts), payload)
+        if row is not None and _is_repeated(row, registration, now_us):
+            return ""
+        old: dict[str, Any] = {} if row is None else json.loads(row.facts)
+        facts = _merged(None if row is None else old, registration.payload)
         if len(facts) > MAX_FACTS:
             raise Invalid(f"an agent has at most {MAX_FACTS} facts")
         online = facts["online"] is not False
         values = {
             "project": project,
             "organization": organization,
-            "updated_with": registration_id,
+            "updated_with": registration.registration_id,
+            "updated_by": self._server_name,
+            "updated_at": now_us,
+            "last_seen_at": now_us,
             "is_online": online,
         }
-        values |= {"updated_by": self._server_name, "updated_at": now_us, "last_seen_at": now_us}
         if row is None:
             fresh = {"created_at": now_us, "epoch": "", "last_seq": 0, "facts": "{}", "display_name": agent_id}
             tx.execute(insert(agents).values(agent_id=agent_id, token_id=token_id, **fresh, **values))
-        if row is None or row.is_online != online:
-            add_event(tx, agent_id, "online" if online else "offline", now_us, "" if row else "first registration")
-        old = {} if row is None else json.loads(row.facts)
-        changed = {name: value for name, value in facts.items() if text_of(value) != text_of(old.get(name))}
+        changed = {name: value for name, value in facts.items() if name not in old or old[name] != value}
         _replace(tx, agent_facts, agent_id, changed, changed.keys() | (old.keys() - facts.keys()))
         _touch(tx, agent_id, facts, _tags_of(tx, [agent_id]).get(agent_id, {}), **values)
-
-    def seen(self, agent_id: str, now_us: int) -> bool:
-        """A sign of life. Whether the agent came online by it."""
-        with self._db.transaction() as tx:
-            tx.execute(_SEEN, {"agent": agent_id, "at": now_us})
-            return self.set_online(tx, agent_id, online=True, now_us=now_us)
+        if row is not None and row.is_online == online:
+            return ""
+        event, detail = "online" if online else "offline", "" if row is not None else "first registration"
+        add_event(tx, agent_id, event, now_us, detail)
+        return event
 
 
 def add_event(tx: sa.Connection, agent_id: str, event: str, now_us: int, detail: str = "") -> None:
     tx.execute(insert(agent_events).values(agent_id=agent_id, event=event, at=now_us, detail=detail))
+
+
+def _is_repeated(row: Any, registration: Registration, now_us: int) -> bool:
+    """Never of a goodbye: the text of a last will is the same each time."""
+    is_same: bool = row.updated_with == registration.registration_id and now_us - row.updated_at < REPEAT_US
+    return is_same and not registration.is_goodbye
 
 
 def _one(connection: sa.Connection, agent_id: str, project: str | None) -> Agent:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from arc.access.tokens import TokenStore
     from arc.backup.service import Backups
     from arc.config import Config
+    from arc.fleet.service import Fleet
     from arc.jobs.service import Jobs
     from arc.metrics.importing import Importer
     from arc.metrics.query.engine import QueryEngine
@@ -34,6 +35,7 @@ class Parts:
     backups: Backups
     upkeep: Upkeep
     jobs: Jobs
+    fleet: Fleet
     log_ring: LogRing = field(default_factory=LogRing)
     cache: ResultCache = field(default_factory=ResultCache)
     requests: RequestCounters = field(default_factory=RequestCounters)

@@ -37,7 +37,7 @@ class Api:
         tokens = TokenStore(rig.db)
         tokens.bootstrap(SECRET)
         self.rig = rig
-        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, None)  # type: ignore[arg-type]
+        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, None, None)  # type: ignore[arg-type]
         self.app = create_app(parts)
         self.client: FlaskClient = self.app.test_client()
         self.reader = {"Authorization": f"Bearer {tokens.create('reader', permissions=['read'])[1]}"}

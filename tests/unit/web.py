@@ -10,6 +10,7 @@ import pyarrow as pa
 from arc import config
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
+from arc.fleet.service import Fleet
 from arc.jobs.service import Jobs
 from arc.metrics.query.guard import Plan
 from arc.metrics.storage.wal import Entry
@@ -44,6 +45,11 @@ class FakeStore:
             raise self.fails_with
         self.writes.append((body, database, announced_encoding))
         return PendingWrite(self, Entry(1, database, body, 0), [], 0)  # type: ignore[arg-type]
+
+    def write_lines(self, body: bytes, database: str) -> None:
+        if self.fails_with:
+            raise self.fails_with
+        self.writes.append((body, database, ""))
 
     def finish(self, write: PendingWrite) -> None:
         pass
@@ -86,7 +92,8 @@ class WebApp:
         self.queries = FakeQueries()
         settings = config.load(None, {}, options)
         jobs = Jobs(self.db, settings, data_dir)  # its workers are not started
-        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, jobs)  # type: ignore[arg-type]
+        fleet = Fleet(self.db, settings, self.tokens, self.store.write_lines)  # its sweeper is not started
+        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, jobs, fleet)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:

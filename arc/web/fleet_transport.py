@@ -1,0 +1,158 @@
+"""The transport of agents over HTTP: batches in, long polls out. Only our agent calls these.
+
+POST messages -> Fleet.post -> number of the last message that had its effect
+GET  messages -> Fleet.poll -> (waits, at most [fleet] long_poll_slots at a time) requests, cancellations
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from arc.errors import Invalid
+from arc.fleet.intake import Speaker
+from arc.fleet.messages import Fields
+from arc.metrics.decode.inflate import inflate
+from arc.web.fleet_requests import AgentPath, fleet, with_fleet_errors
+from arc.web.jobrequests import identity
+from arc.web.surface import Surface
+
+MAX_BATCH_BYTES = 2**20  # as sent, and inflated
+EXAMPLE: dict[str, Any] = {
+    "epoch": "3f0c1d8a",
+    "messages": [
+        {
+            "seq": 1,
+            "type": "registration",
+            "version": 1,
+            "sender": "press-07",
+            "registration_id": "b2a6d0d4-7c45-4a07-8b1a-6b8f7a0c1e35",
+            "payload": {"os": "linux", "hostname": "press-07"},
+        }
+    ],
+}
+_BATCH = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["epoch", "messages"],
+            "properties": {
+                "epoch": {"type": "string", "description": "Names the agent's spool; numbers begin anew with it"},
+                "messages": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["seq", "type"],
+                        "properties": {
+                            "seq": {"type": "integer", "minimum": 1},
+                            "type": {"type": "string", "enum": ["registration", "reply", "received", "metrics"]},
+                        },
+                    },
+                },
+            },
+        },
+        "example": EXAMPLE,
+    }
+}
+
+surface = Surface("fleet_transport", "Agent transport", "What the agent on a machine calls.")
+with_fleet_errors(surface)
+
+
+class Rejected(BaseModel):
+    seq: int
+    error: str
+
+
+class Receipt(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"last_seq": 1, "rejected": []}})
+
+    last_seq: int = Field(description="Messages of the epoch up to this number need not be sent again")
+    rejected: list[Rejected] = Field(description="Messages that had no effect, and never will")
+
+
+class Work(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "messages": [
+                    {
+                        "version": 1,
+                        "sender": "arc",
+                        "to": "press-07",
+                        "request_id": "5f6b1f0e-3c7d-4f6c-8a11-1a5a2c0d9e77",
+                        "timeout": 120,
+                        "agent": "execute",
+                        "action": "command",
+                        "payload": "uptime",
+                        "type": "request",
+                    }
+                ],
+                "retry_in_s": 0.0,
+            }
+        }
+    )
+
+    messages: list[dict[str, Any]] = Field(description="Of type `request` or `cancel`")
+    retry_in_s: float = Field(description="Seconds to wait until the next poll")
+
+
+class PollQuery(BaseModel):
+    wait_s: float = Field(0.0, ge=0, allow_inf_nan=False, description="How long to wait for a message, at most")
+    offline: bool = Field(False, description="The agent stops: it is offline from now on, and gets nothing")
+
+
+@surface.api(
+    "POST",
+    "/api/v1/agents/<agent_id>/messages",
+    needs="agent",
+    answers={200: Receipt},
+    errors=[413, 503],
+    body=_BATCH,
+)
+def post_agent_messages(path: AgentPath) -> Response:
+    """Take in registrations, replies, confirmations and metrics of an agent, each once, in the order of `seq`.
+
+    Any request is a sign of life. A body may be compressed with gzip or zstd, and has at most 1 MB.
+    """
+    body = inflate(request.get_data(), request.headers.get("Content-Encoding", ""), MAX_BATCH_BYTES)
+    epoch, messages = _batch(body)
+    receipt = fleet().post(path.agent_id, _speaker(), epoch, messages)
+    rejected = [{"seq": seq, "error": error} for seq, error in receipt.rejected]
+    return jsonify(last_seq=receipt.last_seq, rejected=rejected)
+
+
+@surface.api("GET", "/api/v1/agents/<agent_id>/messages", needs="agent", answers={200: Work}, errors=[503])
+def poll_agent_messages(path: AgentPath, query: PollQuery) -> Response:
+    """What the agent shall do; waits for it while a place is free, else says when to ask again.
+
+    A request is handed out again until the agent has confirmed it, so the agent remembers which it has.
+    """
+    if query.offline:
+        fleet().leave(path.agent_id, _speaker())
+        return jsonify(messages=[], retry_in_s=0.0)
+    is_gone = request.environ.get("waitress.client_disconnected", bool)
+    messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), query.wait_s, is_gone)
+    return jsonify(messages=messages, retry_in_s=retry_in_s)
+
+
+def _speaker() -> Speaker:
+    who = identity()
+    return Speaker(who.token_id, who.agent_id, who.project, who.organization)
+
+
+def _batch(body: bytes) -> tuple[str, list[Any]]:
+    """Epoch and messages. Raises Invalid."""
+    try:
+        fields = Fields(orjson.loads(body), "the body")
+    except orjson.JSONDecodeError as exc:
+        raise Invalid(f"Invalid request body: {exc}") from None
+    epoch, messages = fields.text("epoch"), fields.raw("messages")
+    if not 1 <= len(epoch) <= 64:
+        raise Invalid("epoch must be a text of 1 to 64 characters")
+    if not isinstance(messages, list):
+        raise Invalid("messages must be a list")
+    return epoch, messages
