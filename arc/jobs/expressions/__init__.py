@@ -71,7 +71,7 @@ def check_template(template: str) -> None:
 def to_text(value: Value) -> str:
     """The text form of a value. Raises ExpressionError when it would be too large."""
     try:
-        return text.to_text(value)
+        return text.to_text(value, Budget())
     except Fault as fault:
         raise ExpressionError(fault.reason) from None
 
@@ -95,6 +95,8 @@ def _worked_out(expression: str, scope: Scope, finish: Callable[[Value, Budget],
         raise run_error(expression, fault) from None
     except RecursionError:
         raise run_error(expression, Fault(TOO_DEEP)) from None
+    except UnicodeError:
+        raise run_error(expression, Fault("text is not valid Unicode")) from None
 
 
 def _compiled(expression: str, types: tuple[tuple[str, Type], ...] | None) -> Node:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from arc.jobs.expressions import kinds, nodes
-from arc.jobs.expressions.builtins import TABLE, predicates
+from arc.jobs.expressions.builtins import TABLE, methods, predicates
 from arc.jobs.expressions.builtins.signature import Function, OneOf
 from arc.jobs.expressions.faults import Fault
-from arc.jobs.expressions.kinds import ANY, BOOL, INT, NUMBERS, STRING, Type, comparable, is_a
+from arc.jobs.expressions.kinds import ANY, BOOL, INT, NUMBERS, STRING, Type, is_a
 from arc.jobs.expressions.limits import MAX_DEPTH, MAX_NODES, TOO_DEEP, Budget
 from arc.jobs.expressions.patterns import pattern
-from arc.jobs.expressions.times import DURATION_METHODS, INSTANT_METHODS
+from arc.jobs.expressions.typerules import ORDER, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _BOOLEAN_RESULT = frozenset({"all", "none", "any", "one"})
 _NEEDS_BOOLEAN = _BOOLEAN_RESULT | {"filter", "find", "findIndex", "findLast", "findLastIndex", "count"}
 _OPTIONAL_PREDICATE = frozenset({"count", "sum"})
 _WITH_EXTRA = frozenset({"sortBy", "reduce"})
-_METHOD_RESULTS = {"String": STRING, "Format": STRING, "Sub": kinds.DURATION, "Truncate": kinds.DURATION}
+_LITERALS = {str: STRING, bool: BOOL, int: INT, float: kinds.FLOAT, type(None): kinds.NIL}
 
 
 class Checker:
@@ -89,14 +89,14 @@ class Checker:
         for step in node.steps:
             self._count(step)
             right = self.type_of(step.operand)
-            if step.op in _ORDER and before in _ORDER:
+            if step.op in ORDER and before in ORDER:
                 left = last
             left = self._operation(step, left, right)
             last, before = right, step.op
         return left
 
     def _operation(self, step: nodes.Step, left: Type, right: Type) -> Type:
-        result = _RULES[step.op](left, right)
+        result = RULES[step.op](left, right)
         if result is None:
             raise Fault(f"invalid operation: {step.op} (mismatched types {left} and {right})", step.at)
         if isinstance(step.operand, nodes.Literal):
@@ -138,17 +138,10 @@ class Checker:
         arguments = [self.type_of(argument) for argument in node.arguments]
         if target.kind == "any":
             return ANY
-        methods = {"time": INSTANT_METHODS, "duration": DURATION_METHODS}.get(target.kind, {})
-        if node.name not in methods:
+        method = methods.TABLE.get(target.kind, {}).get(node.name)
+        if method is None:
             raise Fault(f"type {target} has no method {node.name}", node.at)
-        wanted, _ = methods[node.name]
-        if len(arguments) != len(wanted):
-            few = len(arguments) < len(wanted)
-            raise Fault(f"{'not enough' if few else 'too many'} arguments to call {node.name}", node.at)
-        for kind, known, argument in zip(wanted, arguments, node.arguments, strict=True):
-            if not is_a(known, kind):
-                raise Fault(f"cannot use {known} as argument (type {kind}) to call {node.name} ", argument.at)
-        return _METHOD_RESULTS.get(node.name, ANY)
+        return _checked_call(node.at, method, [target, *arguments], [node.target, *node.arguments])
 
     def _call(self, node: nodes.Call) -> Type:
         if node.name in predicates.TABLE:
@@ -161,22 +154,8 @@ class Checker:
             if self._types is not None:
                 raise Fault(f"{node.name} is not callable", node.at)
             return ANY
-        return self._function_call(node, function)
-
-    def _function_call(self, node: nodes.Call, function: Function) -> Type:
         known = [self.type_of(argument) for argument in node.arguments]
-        if fault := function.arity_fault(len(known)):
-            raise Fault(fault, node.at)
-        for index, (kind, argument) in enumerate(zip(known, node.arguments, strict=True)):
-            parameter = function.parameter(index)
-            if isinstance(parameter, OneOf):
-                if not is_a(kind, *parameter.kinds):
-                    raise Fault(f"invalid argument for {node.name} (type {kind})", node.at)
-            elif parameter.kind != "any" and not is_a(kind, parameter.kind):
-                raise Fault(f"cannot use {kind} as argument (type {parameter}) to call {node.name} ", argument.at)
-        if isinstance(function.result, Type):
-            return function.result
-        return known[0] if function.result == "first" else known[0].member
+        return _checked_call(node.at, function, known, node.arguments)
 
     def _predicate_call(self, node: nodes.Call) -> Type:
         name, arguments = node.name, node.arguments
@@ -261,6 +240,22 @@ class Checker:
     }
 
 
+def _checked_call(at: int, function: Function, known: list[Type], arguments: list[nodes.Node]) -> Type:
+    """The type that a call gives. Raises Fault when number or types of its arguments are wrong."""
+    if fault := function.arity_fault(len(known)):
+        raise Fault(fault, at)
+    for index, (kind, argument) in enumerate(zip(known, arguments, strict=True)):
+        parameter = function.parameter(index)
+        if isinstance(parameter, OneOf):
+            if not is_a(kind, *parameter.kinds):
+                raise Fault(f"invalid argument for {function.name} (type {kind})", at)
+        elif parameter.kind != "any" and not is_a(kind, parameter.kind):
+            raise Fault(f"cannot use {kind} as argument (type {parameter}) to call {function.name} ", argument.at)
+    if isinstance(function.result, Type):
+        return function.result
+    return known[0] if function.result == "first" else known[0].member
+
+
 def _check_literal(step: nodes.Step, value: object) -> None:
     if step.op == "matches" and isinstance(value, str):
         try:
@@ -285,84 +280,3 @@ def _predicate_result(name: str, items: Type, result: Type, extra: list[Type]) -
     if name == "groupBy":
         return kinds.MAP
     return result if name == "sum" and result.kind in NUMBERS else ANY
-
-
-def _both(left: Type, right: Type, *allowed: str) -> bool:
-    """Whether both may be of the same one of the kinds."""
-    return any(is_a(left, kind) and is_a(right, kind) for kind in allowed)
-
-
-def _numeric(left: Type, right: Type) -> bool:
-    return is_a(left, *NUMBERS) and is_a(right, *NUMBERS)
-
-
-def _combined(left: Type, right: Type) -> Type:
-    return ANY if "any" in {left.kind, right.kind} else INT if left.kind == right.kind == "int" else kinds.FLOAT
-
-
-def _sum_type(left: Type, right: Type) -> Type | None:
-    if _numeric(left, right):
-        return _combined(left, right)
-    if _both(left, right, "string"):
-        return STRING if left.kind == right.kind else ANY
-    if _both(left, right, "duration"):
-        return kinds.DURATION
-    moves = (is_a(left, "time") and is_a(right, "duration")) or (is_a(left, "duration") and is_a(right, "time"))
-    return kinds.TIME if moves else None
-
-
-def _difference_type(left: Type, right: Type) -> Type | None:
-    if _numeric(left, right):
-        return _combined(left, right)
-    if _both(left, right, "time", "duration"):
-        return kinds.DURATION if "any" not in {left.kind, right.kind} else ANY
-    return kinds.TIME if is_a(left, "time") and is_a(right, "duration") else None
-
-
-def _product_type(left: Type, right: Type) -> Type | None:
-    if _numeric(left, right):
-        return _combined(left, right)
-    scaled = (is_a(left, "duration") and is_a(right, *NUMBERS)) or (is_a(left, *NUMBERS) and is_a(right, "duration"))
-    return kinds.DURATION if scaled else None
-
-
-def _in_type(left: Type, right: Type) -> Type | None:
-    if right.kind == "map":
-        return BOOL if is_a(left, "string", "nil") else None
-    if right.kind == "array":
-        return BOOL if comparable(left, right.member) else None
-    return BOOL if is_a(right, "nil") or (right.kind == "object" and is_a(left, "string")) else None
-
-
-def _coalesced(left: Type, right: Type) -> Type:
-    if "nil" in {left.kind, right.kind}:
-        return right if left.kind == "nil" else left
-    return left if left == right else ANY
-
-
-def _when(condition: Callable[[Type, Type], bool], result: Type) -> Callable[[Type, Type], Type | None]:
-    return lambda left, right: result if condition(left, right) else None
-
-
-_ORDER = frozenset({"<", "<=", ">", ">="})
-_LITERALS = {str: STRING, bool: BOOL, int: INT, float: kinds.FLOAT, type(None): kinds.NIL}
-_logical = _when(lambda a, b: _both(a, b, "bool"), BOOL)
-_texts = _when(lambda a, b: _both(a, b, "string"), BOOL)
-_equality = _when(comparable, BOOL)
-_order = _when(lambda a, b: _numeric(a, b) or _both(a, b, "string", "time", "duration"), BOOL)
-_RULES: dict[str, Callable[[Type, Type], Type | None]] = {
-    "+": _sum_type,
-    "-": _difference_type,
-    "*": _product_type,
-    "/": _when(_numeric, kinds.FLOAT),
-    "**": _when(_numeric, kinds.FLOAT),
-    "^": _when(_numeric, kinds.FLOAT),
-    "%": lambda a, b: _combined(a, b) if _both(a, b, "int") else None,
-    "..": _when(lambda a, b: _both(a, b, "int"), kinds.INTS),
-    "in": _in_type,
-    "??": _coalesced,
-    **dict.fromkeys(("==", "!="), _equality),
-    **dict.fromkeys(_ORDER, _order),
-    **dict.fromkeys(("and", "&&", "or", "||"), _logical),
-    **dict.fromkeys(("matches", "contains", "startsWith", "endsWith"), _texts),
-}

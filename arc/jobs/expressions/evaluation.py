@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from arc.jobs.expressions import nodes, operators
-from arc.jobs.expressions.builtins import TABLE, predicates
+from arc.jobs.expressions.builtins import TABLE, methods, predicates
+from arc.jobs.expressions.builtins.signature import kind_of
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.text import scalar_text
-from arc.jobs.expressions.times import DURATION_METHODS, INSTANT_METHODS, Duration, Instant, Zone
 from arc.jobs.expressions.values import (
     StringMap,
     Value,
@@ -38,7 +38,6 @@ class _Skipped:
 
 
 _SKIPPED = _Skipped()
-_ARGUMENT_KINDS: dict[str, type] = {"time": Instant, "duration": Duration, "zone": Zone, "string": str}
 
 
 class Evaluator:
@@ -135,18 +134,10 @@ class Evaluator:
         target = self._target(node.target, node.is_optional)
         if isinstance(target, _Skipped):
             return target
-        methods = (
-            INSTANT_METHODS if isinstance(target, Instant) else DURATION_METHODS if isinstance(target, Duration) else {}
-        )
-        if node.name not in methods:
+        method = methods.TABLE.get(kind_of(target), {}).get(node.name)
+        if method is None:
             raise Fault(f"cannot fetch {node.name} from {type_name(target)}")
-        wanted, method = methods[node.name]
-        arguments = [self.value(argument) for argument in node.arguments]
-        if len(arguments) != len(wanted):
-            few = len(arguments) < len(wanted)
-            raise Fault(f"{'not enough' if few else 'too many'} arguments to call {node.name}")
-        checked = [_argument(kind, argument) for kind, argument in zip(wanted, arguments, strict=True)]
-        result: Value = method(target, *checked)
+        result = method(self._budget, [target, *map(self.value, node.arguments)])
         self._budget.spend(size(result))
         return result
 
@@ -247,11 +238,3 @@ def _element(target: list[Value] | str, index: int) -> Value:
     if not 0 <= place < len(elements):
         raise Fault(f"index out of range: {place} (array length is {len(elements)})")
     return elements[place]
-
-
-def _argument(kind: str, value: Value) -> Value:
-    if kind == "int":
-        return as_int(value)
-    if not isinstance(value, _ARGUMENT_KINDS[kind]):
-        raise mismatch(value, kind)
-    return value

@@ -11,21 +11,22 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from arc.jobs.expressions.faults import Fault
-from arc.jobs.expressions.limits import Budget
-from arc.jobs.expressions.times import Duration, Instant, Named, formatted
+from arc.jobs.expressions.layouts import formatted
+from arc.jobs.expressions.times import Duration, Instant, Named
 
 if TYPE_CHECKING:
+    from arc.jobs.expressions.limits import Budget
     from arc.jobs.expressions.values import Value
 
 _JSON_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def to_text(value: Value, budget: Budget | None = None) -> str:
+def to_text(value: Value, budget: Budget) -> str:
     """The text form: `[a b c]`, `map[k1:v1 k2:v2]`, `<nil>`, `1e+06`. Raises Fault when the budget is used up."""
     if isinstance(value, str):
         return value
     parts: list[str] = []
-    _write_text(value, parts, budget or Budget())
+    _write_text(value, parts, budget)
     return "".join(parts)
 
 
@@ -127,7 +128,7 @@ def _json_scalar(value: Value) -> str:
         case dict():
             return "{}"
         case Instant():
-            return _quoted(formatted(value, "2006-01-02T15:04:05.999999999Z07:00"))
+            return _quoted(formatted(value.moment, "2006-01-02T15:04:05.999999999Z07:00"))
         case Duration():
             return str(value.ns)
     return _quoted(str(value))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arc.jobs.expressions.values import Value
 
 MAP_ELEMENTS = 6  # what a map in a JSON text is charged beside its entries: it takes about as much memory
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 # What the parser of the standard library says, and where in the text that means it stood.
 _PLACES = {
@@ -51,6 +52,8 @@ def _from_json(budget: Budget, text: str) -> Value:
         value: Value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_no_constant)
     except json.JSONDecodeError as exc:
         raise Fault(_json_reason(text, exc)) from None
+    if _SURROGATE.search(text):  # halves of pairs: only here can an expression make text that no file or database takes
+        json.dumps(value, ensure_ascii=False).encode()
     return value
 
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 from arc.jobs.expressions import kinds
 from arc.jobs.expressions.faults import Fault
-from arc.jobs.expressions.values import Value, as_int, is_number, mismatch, type_name
+from arc.jobs.expressions.values import Value, as_int, mismatch, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arc.jobs.expressions.kinds import Type
     from arc.jobs.expressions.limits import Budget
-
-_PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {"string": str, "array": list, "map": dict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,8 @@ class Function:
     is_variadic: bool = False
 
     def __call__(self, budget: Budget, arguments: list[Value]) -> Value:
+        if fault := self.arity_fault(len(arguments)):  # of methods; calls were counted by the static pass
+            raise Fault(fault)
         checked = [self._checked(index, argument) for index, argument in enumerate(arguments)]
         return self.run(budget, *checked)
 
@@ -68,10 +68,7 @@ class Function:
             return value
         if parameter.kind == "int":
             return as_int(value)
-        if parameter.kind == "float" and is_number(value):
-            return value
-        wanted = _PYTHON_TYPES.get(parameter.kind)
-        if wanted is not None and not isinstance(value, wanted):
+        if parameter.kind not in {"any", kind_of(value)}:
             raise mismatch(value, parameter.name)
         return value
 
