@@ -92,6 +92,7 @@ class Arc:
 
     def run(self) -> None:
         """Serve until SystemExit is raised in this thread. Raises what kept the metrics from opening."""
+        gc.collect()
         gc.freeze()
         gc.enable()
         self._server.run()
