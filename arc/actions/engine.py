@@ -25,7 +25,7 @@ from arc.actions.errors import (
 from arc.actions.kinds import Catalogue, Kind
 from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
 from arc.actions.store import ActionStore
-from arc.actions.worker import Clocks, EngineOptions, Worker, failure
+from arc.actions.worker import Clocks, Counters, EngineOptions, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -107,6 +107,10 @@ class ActionEngine:
         return self._worker.fault
 
     @property
+    def counters(self) -> Counters:
+        return self._worker.counters
+
+    @property
     def is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
@@ -155,7 +159,7 @@ class ActionEngine:
         """End an action that waits; ask one that runs to end itself. Raises ActionFinished, NotCancellable."""
         record, _ = self.store.get(action_id)
         if record.state is State.NEW and not record.is_begun:
-            if changed := self._worker.transition(record, State.FAILED, failure(Cancelled(reason), None)):
+            if changed := self._worker.end(record, Cancelled(reason)):
                 return changed
             record, _ = self.store.get(action_id)  # the worker was faster
         if record.state.is_final:
@@ -212,6 +216,7 @@ class ActionEngine:
             try:
                 pause_s = self._worker.cycle()
             except Exception:  # trouble with the disk must not end the thread
+                self.counters.errors += 1
                 log.exception("actions: cycle failed, next in %s s", self.options.interval_s)
                 pause_s = self.options.interval_s
             if pause_s is None:

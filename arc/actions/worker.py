@@ -14,8 +14,9 @@ import os
 import sqlite3
 import time
 import uuid
+from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from arc import clock
@@ -46,6 +47,7 @@ PRUNE_INTERVAL_S = 3600.0  # seconds between two clean-ups
 PRUNE_LIMIT = 500  # actions deleted by one of them, so that it never holds the queue up for long
 LONG_STEP_S = 5.0  # seconds; a step that takes longer is logged
 RETRY_S = (1.0, 60.0)  # seconds until an outcome that could not be stored is tried again: first and longest
+UNKNOWN_KIND = "_unknown"  # how counters call a kind that is not there any more
 MAX_LAYERS = 10  # causes of an error that are shown
 US = clock.US_PER_S
 
@@ -70,7 +72,7 @@ class EngineOptions:
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> EngineOptions:
-        return cls(**{field.name: section[field.name] for field in fields(cls)})
+        return cls(**{each.name: section[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,22 @@ class Clocks:
     monotonic: Callable[[], float] = time.monotonic
 
 
+@dataclass
+class Counters:
+    """Since the start. invocations, and seconds spent in them: by kind.
+
+    finished: actions by kind, state and variant, which is empty when the kind itself reported the end.
+    errors: cycles and outcomes that the disk refused.
+    """
+
+    invocations: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    finished: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    pruned: int = 0
+    errors: int = 0
+    last_cycle_at: int = 0
+
+
 @dataclass(frozen=True)
 class Change:
     """What is to be stored of a step. state None: nothing has changed. payload: JSON text."""
@@ -89,6 +107,12 @@ class Change:
     payload: str
     pause_s: float = 0
     then: Callable[[], None] | None = None
+    variant: str = ""
+
+    @classmethod
+    def failed(cls, error: BaseException, progress: Json) -> Change:
+        """The end that the engine gives an action."""
+        return cls(State.FAILED, _failure(error, progress), variant=type(error).__name__)
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,7 @@ class Worker:
     ) -> None:
         self.instance = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self.background = Background()
+        self.counters = Counters()
         self._store = store
         self._catalogue = catalogue
         self._options = options
@@ -130,26 +155,37 @@ class Worker:
 
     def cycle(self) -> float | None:
         """One step of one action. Returns the seconds until the next; None when nothing is waiting."""
+        self.counters.last_cycle_at = self._clocks.now_us()
         if self._unsaved:
             return self._save_again(self._unsaved)
         self._prune_when_due()
         record = self._store.head()
         return None if record is None else self._advance(record)
 
-    def transition(self, record: ActionRecord, state: State, payload: str) -> ActionRecord | None:
-        """The changed record; None when somebody else was faster."""
-        changed = self._store.change(record, state, payload, self._clocks.now_us())
+    def end(self, record: ActionRecord, reason: Exception) -> ActionRecord | None:
+        """Fail an action; the changed record, or None when somebody else was faster."""
+        return self._transition(record, Change.failed(reason, record.payload))
+
+    def _transition(self, record: ActionRecord, change: Change) -> ActionRecord | None:
+        state = change.state or record.state
+        changed = self._store.change(record, state, change.payload, self._clocks.now_us())
         if changed:
-            if state.is_final:
-                log.info("action ended", extra={"action": record.id, "kind": record.kind, "state": state.value})
+            if changed.state.is_final:
+                self._note_end(changed, change.variant)
             self._on_change(changed)
         return changed
+
+    def _note_end(self, record: ActionRecord, variant: str) -> None:
+        kind = record.kind if self._catalogue.find(record.kind) else UNKNOWN_KIND
+        self.counters.finished[kind, record.state.value, variant] += 1
+        log.info("action ended", extra={"action": record.id, "kind": record.kind, "state": record.state.value})
 
     def prune(self) -> int:
         """Delete old finished actions; returns how many."""
         now_us = self._clocks.now_us()
         expires_at = now_us + self._options.id_memory_days * 86_400 * US
         deleted = self._store.prune(self._options.keep, PRUNE_LIMIT, now_us, expires_at)
+        self.counters.pruned += deleted
         if deleted:
             log.info("actions: deleted %d old ones", deleted)
         return deleted
@@ -174,12 +210,12 @@ class Worker:
         change = self._invoke(kind, self._context(record, kind, running_us, is_late), record)
         record = replace(record, is_begun=True)
         if is_late and change.state is not State.DONE:
-            change = Change(State.FAILED, failure(Deadline(kind.deadline_s), record.payload))
+            change = Change.failed(Deadline(kind.deadline_s), record.payload)
         self._last_look = (record.seq, self._clocks.monotonic())
         return self._save(record, change)
 
     def _give_up(self, record: ActionRecord, reason: Exception) -> float:
-        return self._save(record, Change(State.FAILED, failure(reason, record.payload)))
+        return self._save(record, Change.failed(reason, record.payload))
 
     def _reason_to_give_up(self, record: ActionRecord, kind: Kind) -> Exception | None:
         """Why this action fails without being invoked."""
@@ -228,9 +264,12 @@ class Worker:
         except (Exception, SystemExit) as error:  # a handler must not end the thread
             if not isinstance(error, ActionFailed):
                 log.exception("actions: %s raised", kind.name, extra={"action": record.id})
-            return Change(State.FAILED, failure(error, context.progress))
+            return Change.failed(error, context.progress)
         finally:
-            if (took_s := self._clocks.monotonic() - began) > LONG_STEP_S:
+            took_s = self._clocks.monotonic() - began
+            self.counters.invocations[kind.name] += 1
+            self.counters.seconds[kind.name] += took_s
+            if took_s > LONG_STEP_S:
                 log.warning("actions: a step of %s took %.1f s", kind.name, took_s, extra={"action": record.id})
 
     def _checked(self, record: ActionRecord, outcome: Outcome | None) -> Change:
@@ -254,6 +293,7 @@ class Worker:
             return self._settle(record, change)
         except sqlite3.Error as error:
             log.error("actions: the outcome of %s cannot be stored yet: %s", record.id, error)
+            self.counters.errors += 1
             self._unsaved = _Unsaved(record, change, str(error), RETRY_S[0])
             return RETRY_S[0]
 
@@ -272,7 +312,7 @@ class Worker:
         if change.state is None:
             self._store.settle(record, self._clocks.now_us())
             return change.pause_s
-        changed = self.transition(record, change.state, change.payload)
+        changed = self._transition(record, change)
         if changed is None:
             log.error("actions: %s was changed by somebody else; the outcome is dropped", record.id)
         elif change.then:
@@ -285,10 +325,10 @@ class Worker:
         except Exception as error:
             log.exception("actions: %s failed", record.kind, extra={"action": record.id})
             if not record.state.is_final:
-                self.transition(record, State.FAILED, failure(error, record.payload))
+                self.end(record, error)
 
 
-def failure(error: BaseException, progress: Json) -> str:
+def _failure(error: BaseException, progress: Json) -> str:
     """The payload of an action that the engine ends: what went wrong, and how far it had come."""
     layers: list[str] = []
     cause: BaseException | None = error

@@ -497,6 +497,28 @@ def test_follow_up_that_fails_fails_the_action(rig: Rig) -> None:
     assert (record.payload["error"], record.payload["progress"]) == ("no", "asked")
 
 
+def test_counters_tell_what_was_done(rig: Rig) -> None:
+    engine = rig.engine(kind("gone", lambda context: done()))
+    engine.schedule("example.com/gone", None)
+    engine.stop()
+    engine = rig.engine(kind("no", lambda context: failed()))
+    engine.schedule(LOOP, {"target": 3})
+    engine.schedule("example.com/no", None)
+    engine.cancel(engine.schedule(PING, None).id)
+
+    run(engine)
+
+    assert engine.counters.invocations == {LOOP: 3, "example.com/no": 1}
+    assert set(engine.counters.seconds) == {LOOP, "example.com/no"}
+    assert engine.counters.finished == {
+        ("_unknown", "FAILED", "ActionNotAvailable"): 1,
+        (LOOP, "DONE", ""): 1,
+        ("example.com/no", "FAILED", ""): 1,
+        (PING, "FAILED", "Cancelled"): 1,
+    }
+    assert engine.counters.last_cycle_at == rig.time.now_us
+
+
 # --- what is refused
 
 
