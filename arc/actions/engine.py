@@ -176,10 +176,19 @@ class ActionEngine:
 
     def info(self, action_id: str) -> dict[str, Json]:
         """The same as clients see it: `action` and `history`, secret arguments masked."""
-        record, history = self.store.get(action_id)
-        kind = self.catalogue.find(record.kind)
-        shown = replace(record, args=schema.masked(kind.args if kind else None, record.args))
-        return {"action": shown.as_dict(), "history": [item.as_dict() for item in history]}
+        return self._shown(*self.store.get(action_id))
+
+    def changed_since(self, number: int, limit: int = 100) -> tuple[int, list[dict[str, Json]]]:
+        """info() of actions that changed after the event of this number, oldest change first, and the next number.
+
+        For who keeps a copy: start with 0, and acknowledge() the number when the copy is stored.
+        """
+        number, found = self.store.changed_since(number, limit)
+        return number, [self._shown(record, history) for record, history in found]
+
+    def acknowledge(self, number: int) -> None:
+        """A copy has all up to this number. From then on the clean-up spares what it does not have."""
+        self.store.acknowledge(number)
 
     def queue(self) -> list[Summary]:
         """What has not ended, in the order of execution."""
@@ -223,6 +232,11 @@ class ActionEngine:
                 self._wake.wait(IDLE_S)
             elif pause_s > 0:
                 self._stop.wait(pause_s)
+
+    def _shown(self, record: ActionRecord, history: Iterable[HistoryItem]) -> dict[str, Json]:
+        kind = self.catalogue.find(record.kind)
+        shown = replace(record, args=schema.masked(kind.args if kind else None, record.args))
+        return {"action": shown.as_dict(), "history": [item.as_dict() for item in history]}
 
     def _announce(self, record: ActionRecord) -> None:
         with self._changed:

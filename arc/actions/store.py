@@ -68,9 +68,15 @@ _CHANGE = f"""UPDATE actions SET state = :state, payload = :payload, finished_at
 # The events of NEW and of the end stay, the oldest of the rest go.
 _CAP_HISTORY = """DELETE FROM history WHERE number IN (SELECT number FROM history WHERE seq = :seq AND state = 'RUNNING'
     ORDER BY number LIMIT max(0, (SELECT count(*) FROM history WHERE seq = :seq) - :keep))"""
+# What nobody has fetched yet who wants to know of it stays longer, but not for ever.
 _OLDEST = """SELECT seq FROM actions WHERE finished_at IS NOT NULL AND seq < (
-    SELECT seq FROM actions WHERE finished_at IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET :keep - 1)
+        SELECT seq FROM actions WHERE finished_at IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET :keep - 1)
+    AND (seq < (SELECT seq FROM actions WHERE finished_at IS NOT NULL ORDER BY seq DESC LIMIT 1 OFFSET 10 * :keep - 1)
+        OR NOT EXISTS (SELECT 1 FROM history WHERE history.seq = actions.seq AND number > :acknowledged))
     ORDER BY seq LIMIT :limit"""
+_CHANGED = """SELECT seq, max(number) AS newest FROM history WHERE number > ? GROUP BY seq ORDER BY newest LIMIT ?"""
+_ACKNOWLEDGED = "acknowledged"  # name of a fact
+_EVERYTHING = (1 << 63) - 1
 
 
 class ActionStore:
@@ -117,11 +123,22 @@ class ActionStore:
     def get(self, action_id: str) -> tuple[ActionRecord, list[HistoryItem]]:
         """An action and its history, newest event first, as of one instant. Raises ActionNotFound."""
         with self._reader.transaction("DEFERRED") as tx:
-            record = _found(tx, action_id)
-            rows = tx.execute(
-                "SELECT at, state, payload FROM history WHERE seq = ? ORDER BY number DESC", (record.seq,)
-            ).fetchall()
-        return record, [HistoryItem(record.id, at, State(state), json.loads(payload)) for at, state, payload in rows]
+            row = tx.execute(_BY_ID, (action_id.lower(),)).fetchone()
+            if row is None:
+                raise ActionNotFound(action_id)
+            return _with_history(tx, row)
+
+    def changed_since(self, number: int, limit: int) -> tuple[int, list[tuple[ActionRecord, list[HistoryItem]]]]:
+        """Actions with events after this number, in the order of their newest ones, and the number to go on from."""
+        with self._reader.transaction("DEFERRED") as tx:
+            changed = tx.execute(_CHANGED, (number, limit)).fetchall()
+            found = [_with_history(tx, tx.execute(_BY_SEQ, (seq,)).fetchone()) for seq, _ in changed]
+        return (changed[-1][1] if changed else number), found
+
+    def acknowledge(self, number: int) -> None:
+        """What happened up to this event is known elsewhere."""
+        with self._writer.transaction() as tx:
+            tx.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_ACKNOWLEDGED, str(number)))
 
     def queue(self) -> list[Summary]:
         """All that has not ended, in the order of execution."""
@@ -181,11 +198,13 @@ class ActionStore:
     def prune(self, keep: int, limit: int, now_us: int, expires_at: int) -> int:
         """Delete finished actions beyond the newest `keep`, oldest first, at most `limit`; returns how many.
 
+        What changed after the last acknowledge() is spared until there are ten times as many.
         Their ids are remembered until expires_at; ids whose time is over are forgotten.
         """
         with self._writer.transaction() as tx:
             tx.execute("DELETE FROM used_ids WHERE expires_at <= ?", (now_us,))
-            doomed = tx.execute(_OLDEST, {"keep": keep, "limit": limit}).fetchall()
+            values = {"keep": keep, "limit": limit, "acknowledged": _acknowledged(tx)}
+            doomed = tx.execute(_OLDEST, values).fetchall()
             tx.executemany(
                 "INSERT OR REPLACE INTO used_ids SELECT id, kind, ? FROM actions WHERE seq = ?",
                 [(expires_at, seq) for (seq,) in doomed],
@@ -264,11 +283,16 @@ def _note(tx: sqlite3.Connection, seq: int | None, at: int, state: State, payloa
     tx.execute("INSERT INTO history (seq, at, state, payload) VALUES (?, ?, ?, ?)", (seq, at, state, payload))
 
 
-def _found(tx: sqlite3.Connection, action_id: str) -> ActionRecord:
-    row = tx.execute(_BY_ID, (action_id.lower(),)).fetchone()
-    if row is None:
-        raise ActionNotFound(action_id)
-    return _record(row)
+def _with_history(tx: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[ActionRecord, list[HistoryItem]]:
+    record = _record(row)
+    rows = tx.execute("SELECT at, state, payload FROM history WHERE seq = ? ORDER BY number DESC", (record.seq,))
+    return record, [HistoryItem(record.id, at, State(state), json.loads(payload)) for at, state, payload in rows]
+
+
+def _acknowledged(tx: sqlite3.Connection) -> int:
+    """The event up to which all is known elsewhere; where nobody asks, that is every one."""
+    row = tx.execute("SELECT value FROM facts WHERE name = ?", (_ACKNOWLEDGED,)).fetchone()
+    return int(row[0]) if row else _EVERYTHING
 
 
 def _values(record: ActionRecord) -> dict[str, Any]:

@@ -713,6 +713,40 @@ def test_id_of_a_deleted_action_counts_as_used_for_a_while(rig: Rig) -> None:
     assert engine.schedule(PING, None, action_id=old).id == old
 
 
+def test_clean_up_spares_what_a_copy_does_not_have_yet(rig: Rig) -> None:
+    engine = rig.engine(keep=2)
+    ids = fill(engine, 6)
+    number, _ = engine.changed_since(0, limit=3)
+    engine.acknowledge(number)
+
+    engine.prune()
+    assert [each.id for each in engine.finished()] == ids[:2:-1]
+
+    ids += fill(engine, 22)
+    engine.prune()
+    assert [each.id for each in engine.finished()] == ids[:7:-1]  # never more than ten times as many
+    engine.acknowledge(engine.changed_since(number)[0])
+    engine.prune()
+    assert [each.id for each in engine.finished()] == ids[:25:-1]
+
+
+def test_copy_follows_all_changes(rig: Rig) -> None:
+    engine = rig.engine()
+    first, second = engine.schedule(LOOP, {"target": 2}), engine.schedule(PING, None)
+
+    number, found = engine.changed_since(0)
+    assert [info["action"]["id"] for info in found] == [first.id, second.id]
+    engine.cycle()
+    number, found = engine.changed_since(number)
+    assert found == [engine.info(first.id)]
+    run(engine)
+    number, found = engine.changed_since(number, limit=1)
+    assert found == [engine.info(first.id)]
+    number, found = engine.changed_since(number, limit=1)
+    assert found == [engine.info(second.id)]
+    assert engine.changed_since(number) == (number, [])
+
+
 def test_pages_of_what_has_ended(rig: Rig) -> None:
     engine = rig.engine()
     ids = fill(engine, 7)
