@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -318,6 +319,25 @@ def test_waiting_for_work_ends_when_the_server_stops(rig: JobsRig) -> None:
 
     waiter.join(10)
     assert not waiter.is_alive()
+
+
+def test_work_that_another_process_created_is_noticed(rig: JobsRig) -> None:
+    assert rig.coordinator.claim(NODE, "default", ["process"]) is None
+    woken = threading.Event()
+    waiter = threading.Thread(target=lambda: (rig.coordinator.wait_for_work("default", 60), woken.set()))
+    waiter.start()
+    deadline = time.monotonic() + 10
+    while not rig.coordinator._signals.waited_for():
+        assert time.monotonic() < deadline
+    rig.coordinator.start_pending(clock.now_us())
+    assert not woken.is_set()
+
+    with JobsRig(rig.data_dir) as other:
+        other.begin(steps("x"))
+    rig.coordinator.start_pending(clock.now_us())
+
+    assert woken.wait(10)
+    waiter.join()
 
 
 # reports
