@@ -17,7 +17,7 @@ SCOPE = Scope(
     secrets={},
     tasks={},
     job={},
-    item={"index": "0", "value": ["ab"] * 50_000},
+    item={"index": "0" * 1_000_000, "value": ["ab"] * 50_000},
 )
 DOUBLED = "reduce(1..40, #acc + #acc, 'a')"
 NESTED_LISTS = "reduce(1..40, [#acc, #acc], 1)"
@@ -70,6 +70,8 @@ HOSTILE = {
     "search in a loop": "count(1..100000, inputs.a contains 'zz')",
     "list search in a loop": "count(1..100000, 'c' in item.value)",
     "split in a loop": "map(1..100000, split(inputs.many, ','))",
+    "slice in a loop": "map(1..100000, inputs.a[1:2])",
+    "byte in a loop": "map(1..100000, item.index[0])",
     "sort in a loop": "map(1..100000, len(sort(item.value)))",
     # regular expressions
     "nested repetition": "count(1..100000, (inputs.a + 'b') matches '(a+)+$')",

@@ -86,7 +86,7 @@ def _expression(template: str) -> str:
 
 
 def _worked_out(expression: str, scope: Scope, finish: Callable[[Value, Budget], Result]) -> Result:
-    parsing.grammar()  # made before the budget begins
+    parsing.grammar()
     budget = Budget()  # compiling counts too
     tree = _compiled(expression, scope.types)
     try:
@@ -100,7 +100,6 @@ def _worked_out(expression: str, scope: Scope, finish: Callable[[Value, Budget],
 
 
 def _compiled(expression: str, types: tuple[tuple[str, Type], ...] | None) -> Node:
-    parsing.grammar()
     try:
         keeping = len(expression) <= _KEPT_CHARACTERS
         return _kept(expression, types) if keeping else _compile(expression, types)
@@ -111,6 +110,7 @@ def _compiled(expression: str, types: tuple[tuple[str, Type], ...] | None) -> No
 
 
 def _compile(expression: str, types: tuple[tuple[str, Type], ...] | None) -> Node:
+    parsing.grammar()  # made before the budget begins
     budget = Budget()
     tree = parsing.parse(expression, budget)
     Checker(None if types is None else dict(types), budget).type_of(tree)

@@ -13,6 +13,7 @@ from arc.jobs.expressions.builtins import TABLE, methods, predicates
 from arc.jobs.expressions.builtins.signature import kind_of
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.text import scalar_text
+from arc.jobs.expressions.typerules import ORDER
 from arc.jobs.expressions.values import (
     StringMap,
     Value,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from arc.jobs.expressions.limits import Budget
 
-_CHAINED = frozenset({"<", "<=", ">", ">="})
+_LIST_MAKERS = frozenset({"filter", "map", "sortBy", "groupBy"})
 
 
 class _Skipped:
@@ -96,7 +97,7 @@ class Evaluator:
         if op in {"and", "&&", "or", "||"}:
             decides = op in {"or", "||"}
             return (decides if as_bool(value) is decides else as_bool(self.value(step.operand))), None
-        if op in _CHAINED and before in _CHAINED:
+        if op in ORDER and before in ORDER:
             if value is False:
                 return False, None
             value = last
@@ -109,6 +110,8 @@ class Evaluator:
         target = self._target(node.target, node.is_optional)
         if isinstance(target, _Skipped):
             return target
+        if isinstance(target, str):
+            self._budget.step(reading_steps(target))
         return fetch(target, self.value(node.key))
 
     def _target(self, node: nodes.Node, is_optional: bool) -> Value | _Skipped:
@@ -121,14 +124,15 @@ class Evaluator:
         target = self.value(node.target)
         start = None if node.start is None else as_int(self.value(node.start))
         stop = None if node.stop is None else as_int(self.value(node.stop))
+        self._budget.step(reading_steps(target))
         if isinstance(target, str):
-            part = target.encode("utf-8", "surrogatepass")[start:stop]
-            return part.decode("utf-8", "replace")
-        if not isinstance(target, list):
+            part: Value = target.encode("utf-8", "surrogatepass")[start:stop].decode("utf-8", "replace")
+        elif isinstance(target, list):
+            part = target[start:stop]
+        else:
             raise Fault(f"cannot slice {type_name(target)}")
-        items = target[start:stop]
-        self._budget.spend(size(items))
-        return items
+        self._budget.spend(size(part))
+        return part
 
     def _method(self, node: nodes.Method) -> Value | _Skipped:
         target = self._target(node.target, node.is_optional)
@@ -146,8 +150,10 @@ class Evaluator:
             return self._predicate_call(node)
         arguments = [self.value(argument) for argument in node.arguments]
         self._budget.step(sum(map(reading_steps, arguments)))
-        result = TABLE[node.name](self._budget, arguments)
-        self._budget.spend(size(result))
+        function = TABLE[node.name]
+        result = function(self._budget, arguments)
+        if function.result != "element":  # what is taken out of a list was there before
+            self._budget.spend(size(result))
         return result
 
     def _predicate_call(self, node: nodes.Call) -> Value:
@@ -157,7 +163,8 @@ class Evaluator:
         test = self._predicate(node.arguments[1]) if len(node.arguments) > 1 else None
         extra = [self.value(argument) for argument in node.arguments[2:]]
         result: Value = predicates.TABLE[node.name](items, test, *extra)
-        self._budget.spend(size(result))
+        if node.name in _LIST_MAKERS:
+            self._budget.spend(size(result))
         return result
 
     def _predicate(self, block: nodes.Node) -> Callable[..., Value]:

@@ -126,7 +126,7 @@ FUNCTIONS = (
     Function("type", _type, (ANY,), STRING),
     Function("first", lambda budget, items: _get(budget, items, 0), (ARRAY,), "element"),
     Function("last", lambda budget, items: _get(budget, items, -1), (ARRAY,), "element"),
-    Function("get", _get, (ANY, ANY), ANY),
+    Function("get", _get, (ANY, ANY), "element"),
     Function("take", _take, (ARRAY, INT), "first"),
     Function("keys", _keys, (MAP,), ARRAY),
     Function("values", _values, (MAP,), ARRAY),

@@ -63,7 +63,7 @@ class Function:
     def _checked(self, index: int, value: Value) -> Value:
         parameter = self.parameter(index)
         if isinstance(parameter, OneOf):
-            if kind_of(value) not in parameter.kinds and "any" not in parameter.kinds:
+            if kind_of(value) not in parameter.kinds:
                 raise Fault(f"invalid argument for {self.name} (type {type_name(value)})")
             return value
         if parameter.kind == "int":
