@@ -24,6 +24,7 @@ bench: $(VENV)/tested
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.query
 	$(BIN)/python -m bench.compaction
+	$(BIN)/python -m bench.jobs
 
 crash: $(VENV)/tested
 	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 $(BIN)/python -m pytest tests/integration/test_crash.py \

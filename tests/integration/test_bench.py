@@ -47,3 +47,12 @@ def test_compaction_counts_files_and_rows(tmp_path: Path) -> None:
     assert (case["files_before"], case["files_after"]) == (30, 1)
     assert case["exact"] is True
     assert case["errors"] == []
+
+
+def test_jobs_are_run_waited_for_and_found() -> None:
+    _, run, wait, listing = lines_of("bench.jobs", "--jobs", "5", "--stored", "300", "--runs", "2")
+
+    assert (run["tasks"], run["exact"]) == (15, True)
+    assert wait["p50_ms"] > 0
+    assert listing["found"]["first_page"] == 300
+    assert listing["found"]["tag"] == 3
