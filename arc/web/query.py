@@ -483,6 +483,8 @@ def _rows_of(measurement: str, rows: MeasurementRows) -> tuple[str, str]:
     if parts().store.views([(database, measurement)]) == [None]:
         raise Invalid(f"Measurement '{database}.{measurement}' does not exist")
     columns = ", ".join(quoted(name.strip()) for name in (rows.columns or "").split(",") if name.strip())
+    if rows.where:  # balanced by itself: it must not lift the bounds of time by closing the bracket put around it
+        parts().queries.plan(f"SELECT {rows.where}\nFROM {quoted(measurement)}", database)
     conditions = [f"(\n{rows.where}\n)"] if rows.where else []  # lines of its own, in case it ends in a comment
     if rows.start_time:
         conditions.append(f"time >= TIMESTAMPTZ {_instant('start_time', rows.start_time)}")
