@@ -142,7 +142,7 @@ class Attempt:
     ) -> str:
         """A container with its files that is not started yet. extra: host configuration of this one alone."""
         deadline.check()
-        self._images.ensure(self._engine, step.image, step.registry, deadline, self._reporter)
+        self._images.ensure(self._engine, step, deadline, self._reporter, self._labels)
         deadline.check()
         workdir = workdir or (DEFAULT_WORKDIR if step.files else "")
         volume = self._new_volume(cleanup, {})

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DockerOptions:
-    """config: file with credentials of registries, empty for ~/.docker/config.json. privileged: all containers are.
+    """host: address of the engine, empty for DOCKER_HOST or the usual socket.
+
+    config: file with credentials of registries, empty for ~/.docker/config.json. privileged: all containers are.
 
     image_ttl_s: seconds without use after which prune() removes an image. image_verify: try each image after its pull.
     bind_allowed, bind_sources: see mounts.BindPolicy. host_env: NAME or NAME:ALIAS. result_bytes: the largest result.
     progress_s: seconds between two looks at the progress file.
     """
 
+    host: str = ""
     config: str = ""
     privileged: bool = False
     image_ttl_s: float = 72 * 3600.0
@@ -41,7 +44,7 @@ class DockerOptions:
     bind_allowed: bool = False
     bind_sources: tuple[str, ...] = ()
     host_env: tuple[str, ...] = ()
-    result_bytes: int = 1 << 20
+    result_bytes: int = 1 << 16
     progress_s: float = 10.0
 
 
@@ -57,7 +60,7 @@ class DockerRuntime:
         self._options = options
         self._instance = instance
         self._host_env = hostenv.parse(options.host_env)
-        self._images = Images(options.config, options.image_verify, instance)
+        self._images = Images(options.config, options.image_verify)
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._running: set[str] = set()  # task ids
@@ -89,10 +92,11 @@ class DockerRuntime:
 
     def prune(self, now_us: int) -> int:
         """Remove images that this process used and nobody needed for image_ttl_s; not while a task runs."""
-        with self._lock:
+        engine = self._connected()
+        with self._lock:  # no task starts meanwhile
             if self._running:
                 return 0
-        return self._images.prune(self._connected(), now_us - int(self._options.image_ttl_s * clock.US_PER_S))
+            return self._images.prune(engine, now_us - int(self._options.image_ttl_s * clock.US_PER_S))
 
     def close(self) -> None:
         with self._lock:
@@ -107,7 +111,7 @@ class DockerRuntime:
             if engine is None:
                 from arc.runtimes.engine import Engine  # the SDK is slow to import and not needed for shell tasks
 
-                engine = self._engine = Engine()
+                engine = self._engine = Engine(self._options.host)
                 return engine
         try:
             engine.ping()

@@ -44,14 +44,20 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Any thread may call it. Raises RuntimeUnavailable when no engine answers."""
+    """Any thread may call it. Raises RuntimeUnavailable when no engine answers.
 
-    def __init__(self) -> None:
-        self.address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    address: empty for DOCKER_HOST or the usual socket.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        settings = docker.utils.kwargs_from_env({**os.environ, "DOCKER_HOST": self.address})
         version = os.environ.get("DOCKER_API_VERSION") or "auto"
         try:
             self._knock()
-            self._client = docker.APIClient(version=version, timeout=CONNECT_S, **docker.utils.kwargs_from_env())
+            self._client = docker.APIClient(
+                version=version, timeout=CONNECT_S, **docker.utils.kwargs_from_env(environment)
+            )
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
         try:

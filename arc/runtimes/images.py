@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from arc import clock
 from arc.runtimes.background import Background
 from arc.runtimes.base import TaskFailed
-from arc.runtimes.names import labels
 from arc.runtimes.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from arc.runtimes.base import Deadline, Registry, Reporter
+    from arc.runtimes.base import Deadline, Reporter, Step
     from arc.runtimes.engine import Engine
 
 TURN_S = 0.1  # seconds between two looks at the deadline while another image is pulled
@@ -28,27 +27,29 @@ log = logging.getLogger(__name__)
 class Images:
     """config: path of the client's file with credentials, empty for its usual place. Any thread may call it."""
 
-    def __init__(self, config: str, verify: bool, instance: str) -> None:
+    def __init__(self, config: str, verify: bool) -> None:
         self._config = config
         self._verify = verify
-        self._instance = instance
         self._pulling = threading.Lock()
         self._used: dict[str, int] = {}  # name as in the job -> microseconds of its last use
 
     def ensure(
-        self, engine: Engine, image: str, registry: Registry | None, deadline: Deadline, reporter: Reporter
+        self, engine: Engine, step: Step, deadline: Deadline, reporter: Reporter, labels: Mapping[str, str]
     ) -> None:
-        """Pull an image unless it is here. Raises TaskFailed.
+        """Pull the image of a step unless it is here. labels: for what is made to verify it. Raises TaskFailed.
 
         A name without a tag is pulled at its first use in each process, so that it is not old for ever.
         """
-        if not image:
+        if not step.image:
             raise TaskFailed("error pulling image: repository name must have at least one component")
-        names = engine.image_names(image)
-        if names is None or not (image in names or image in self._used):
+        if not self._is_here(engine, step.image):
             with self._turn(deadline), closing(Output(reporter)) as output:
-                self._pull(engine, image, registry, deadline, output)
-        self._used[image] = clock.now_us()
+                if not self._is_here(engine, step.image):  # another task has pulled it meanwhile
+                    self._pull(engine, step, deadline, output)
+                    if self._verify:
+                        _check(engine, step.image, output, labels)
+                self._used[step.image] = clock.now_us()  # before the next one's turn
+        self._used[step.image] = clock.now_us()
 
     def prune(self, engine: Engine, unused_since_us: int) -> int:
         """Remove images of this process whose last use is older; one that a container needs stays."""
@@ -58,32 +59,22 @@ class Images:
             del self._used[image]
         return len(removed)
 
-    def _pull(self, engine: Engine, image: str, registry: Registry | None, deadline: Deadline, output: Output) -> None:
+    def _is_here(self, engine: Engine, image: str) -> bool:
+        names = engine.image_names(image)
+        return names is not None and (image in names or image in self._used)
+
+    def _pull(self, engine: Engine, step: Step, deadline: Deadline, output: Output) -> None:
         def on_line(line: bytes) -> None:
             deadline.check()  # raises in the thread of the pull too, which then closes its connection
             output.add(line)
 
-        auth = self._auth(engine, image, registry)
-        Background("image pull", lambda: engine.pull(image, auth, on_line)).result(deadline)
-        if self._verify:
-            self._check(engine, image, output)
+        auth = self._auth(engine, step)
+        Background("image pull", lambda: engine.pull(step.image, auth, on_line)).result(deadline)
 
-    def _auth(self, engine: Engine, image: str, registry: Registry | None) -> Mapping[str, str] | None:
-        if registry is not None and registry.username:
-            return {"username": registry.username, "password": registry.password}
-        return engine.credentials(self._config, image)
-
-    def _check(self, engine: Engine, image: str, output: Output) -> None:
-        """Whether a container can be made of an image."""
-        output.add(f"verifying image {image}\n".encode())
-        started = time.monotonic()
-        try:
-            container = engine.create_container({"Image": image, "Cmd": ["true"], "Labels": labels(self._instance)})
-        except TaskFailed as exc:
-            engine.remove_image(image)
-            raise TaskFailed(f"image {image} is invalid or corrupted: {exc}") from exc
-        engine.remove_container(container)
-        output.add(f"image {image} verified in {time.monotonic() - started:.2f}s\n".encode())
+    def _auth(self, engine: Engine, step: Step) -> Mapping[str, str] | None:
+        if step.registry is not None and step.registry.username:
+            return {"username": step.registry.username, "password": step.registry.password}
+        return engine.credentials(self._config, step.image)
 
     @contextmanager
     def _turn(self, deadline: Deadline) -> Iterator[None]:
@@ -93,3 +84,16 @@ class Images:
             yield
         finally:
             self._pulling.release()
+
+
+def _check(engine: Engine, image: str, output: Output, labels: Mapping[str, str]) -> None:
+    """Whether a container can be made of an image."""
+    output.add(f"verifying image {image}\n".encode())
+    started = time.monotonic()
+    try:
+        container = engine.create_container({"Image": image, "Cmd": ["true"], "Labels": dict(labels)})
+    except TaskFailed as exc:
+        engine.remove_image(image)
+        raise TaskFailed(f"image {image} is invalid or corrupted: {exc}") from exc
+    engine.remove_container(container)
+    output.add(f"image {image} verified in {time.monotonic() - started:.2f}s\n".encode())

@@ -9,6 +9,7 @@ lies beside it, where the step cannot write. Standard library, psutil and leaves
 from __future__ import annotations
 
 import contextlib
+import grp
 import logging
 import os
 import pwd
@@ -29,7 +30,7 @@ from arc.runtimes.names import relative_name
 from arc.runtimes.output import PROGRESS_BYTES, Output, Progress, result_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from arc.runtimes.base import Reporter, Step, Stop, Work
 
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShellOptions:
-    """cmd: what the path of the script is appended to. uid, gid: numbers; empty or `-` keeps the server's.
+    """cmd: what the path of the script is appended to. uid, gid: numbers or names; empty or `-` keeps the server's.
 
     work_dir: for the directories of steps; a uid must be able to reach it. result_bytes: the largest result.
     progress_s: seconds between two looks at the progress file.
@@ -52,7 +53,7 @@ class ShellOptions:
     uid: str = ""
     gid: str = ""
     host_env: tuple[str, ...] = ()
-    result_bytes: int = 1 << 20
+    result_bytes: int = 1 << 16
     progress_s: float = 10.0
 
 
@@ -66,6 +67,7 @@ class ShellRuntime:
 
     def __init__(self, options: ShellOptions, instance: str) -> None:
         self._options = options
+        self._cmd = (shutil.which(options.cmd[0]) or options.cmd[0], *options.cmd[1:])  # a task may have its own PATH
         self._instance = instance
         self._identity = identity_of(options.uid, options.gid)
         self._home = _home(self._identity)
@@ -88,9 +90,8 @@ class ShellRuntime:
         return result
 
     def check_health(self) -> None:
-        program = self._options.cmd[0]
-        if shutil.which(program) is None:
-            raise RuntimeUnavailable(f"the interpreter of shell tasks, {program!r}, is not installed")
+        if shutil.which(self._cmd[0]) is None:
+            raise RuntimeUnavailable(f"the interpreter of shell tasks, {self._cmd[0]!r}, is not installed")
         if self._identity.is_switch:
             self._check_identity()
 
@@ -159,7 +160,7 @@ class ShellRuntime:
         environment |= {f"{prefix}_OUTPUT": str(directory / RESULT) for prefix in ("TORK", "ARC")}
         environment |= {f"{prefix}_PROGRESS": str(directory / PROGRESS) for prefix in ("TORK", "ARC")}
         environment |= {processes.INSTANCE_MARK: self._instance, processes.TASK_MARK: work.task_id}
-        args = (*self._options.cmd, str(directory / SCRIPT))
+        args = (*self._cmd, str(directory / SCRIPT))
         return processes.Command(args, directory, environment, self._identity)
 
     def _fill(self, directory: Path, step: Step) -> None:
@@ -259,21 +260,25 @@ def refuse_unsupported(work: Work) -> None:
 
 def identity_of(uid: str, gid: str) -> processes.Identity:
     """Raises ConfigError. Without a gid the user's own group is taken, never the server's."""
-    user, group = _number("uid", uid), _number("gid", gid)
+    user = _number("uid", uid, lambda name: pwd.getpwnam(name).pw_uid)
+    group = _number("gid", gid, lambda name: grp.getgrnam(name).gr_gid)
     if user is not None and group is None:
         try:
             group = pwd.getpwuid(user).pw_gid
-        except KeyError:
+        except (KeyError, OverflowError):
             raise ConfigError(f"[shell] gid: user {user} has no group of its own, so it must be given") from None
     return processes.Identity(user, group)
 
 
-def _number(name: str, text: str) -> int | None:
+def _number(option: str, text: str, look_up: Callable[[str], int]) -> int | None:
     if text in ("", "-"):
         return None
-    if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"[shell] {name}: must be a number, empty or -, not {text!r}")
-    return int(text)
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return look_up(text)
+    except KeyError:
+        raise ConfigError(f"[shell] {option}: {text!r} is neither a number nor a name that this host knows") from None
 
 
 def _home(identity: processes.Identity) -> str:

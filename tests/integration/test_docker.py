@@ -7,11 +7,13 @@ import gc
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -203,6 +205,20 @@ class TestDockerRuntime(RuntimeContract):
         assert found["OWN"] == "a=b c"
         assert found["TORK_OUTPUT"] == found["ARC_OUTPUT"] == "/tork/stdout"
         assert found["TORK_PROGRESS"] == found["ARC_PROGRESS"] == "/tork/progress"
+
+    @pytest.mark.parametrize(
+        ("files", "workdir", "error"),
+        [
+            ({"a": "x", "a/b": "x"}, "", "error copying files to container: "),
+            ({"a": "x"}, "/bin/busybox", "error creating container: "),
+        ],
+    )
+    def test_nothing_stays_when_a_container_cannot_be_made(
+        self, make_runtime: Callable[..., DockerRuntime], files: dict[str, str], workdir: str, error: str
+    ) -> None:
+        found, _ = self.fails(make_runtime(), self.work(self.step("true", files=files), workdir=workdir))
+
+        assert found.startswith(error)
 
     @pytest.mark.parametrize(
         ("fields", "text"),
@@ -398,6 +414,26 @@ class TestDockerRuntime(RuntimeContract):
         assert any("Status: Downloaded newer image" in json.loads(line).get("status", "") for line in progress)
         assert second.text == "two\n"
 
+    def test_tasks_that_need_the_same_image_pull_it_once(
+        self, engine: DockerEngine, make_runtime: Callable[..., DockerRuntime], registry: docker_engine.Registry
+    ) -> None:
+        image = engine.push("shared:1", registry)
+        runtime = make_runtime()
+
+        with ThreadPoolExecutor(3) as pool:
+            work = [self.work(self.step("true", image=image), task_id=f"task{number}") for number in range(3)]
+            recorders = [recorder for _, recorder in pool.map(lambda each: self.run(runtime, each), work)]
+
+        assert sum("Status: " in recorder.text for recorder in recorders) == 1
+
+    def test_registry_that_does_not_answer_is_not_waited_for(self, make_runtime: Callable[..., DockerRuntime]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            step = self.step("true", image=f"127.0.0.1:{silent.getsockname()[1]}/any:1")
+
+            error, _ = self.fails(make_runtime(), self.work(step, timeout_s=0.5))
+
+        assert error == DEADLINE_EXCEEDED
+
     def test_image_without_a_tag_is_pulled_once_per_process(
         self, engine: DockerEngine, make_runtime: Callable[..., DockerRuntime], registry: docker_engine.Registry
     ) -> None:
@@ -516,6 +552,7 @@ def test_engine_that_comes_later_is_found(
     monkeypatch.setenv("DOCKER_HOST", "unix:///absent.sock")
     with pytest.raises(RuntimeUnavailable):
         runtime.check_health()
+    make_runtime(host=engine.address).check_health()
 
     monkeypatch.setenv("DOCKER_HOST", engine.address)
 

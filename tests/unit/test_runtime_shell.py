@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 NOBODY = "65534"
+PLAIN = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(psutil.__file__).parents[1])])}
 
 
 @pytest.fixture
@@ -225,6 +226,19 @@ class TestShellRuntime(RuntimeContract):
         assert result == "x\n"
         assert not list(public_dir.iterdir())
 
+    def test_task_may_change_its_path(self, make_runtime: Callable[..., ShellRuntime]) -> None:
+        _, recorder = self.run(make_runtime(), self.work(self.step("echo $PATH", env={"PATH": "/nowhere"})))
+
+        assert recorder.text == "/nowhere\n"
+
+    @as_root
+    def test_user_and_group_may_be_names(self, make_runtime: Callable[..., ShellRuntime], public_dir: Path) -> None:
+        runtime = make_runtime(work_dir=public_dir, uid="nobody", gid="nogroup")
+
+        _, recorder = self.run(runtime, self.work("id -un; id -gn"))
+
+        assert recorder.text.split() == ["nobody", "nogroup"]
+
     @as_root
     def test_user_without_a_group_gets_its_own_not_the_servers(
         self, make_runtime: Callable[..., ShellRuntime], public_dir: Path
@@ -243,7 +257,7 @@ class TestShellRuntime(RuntimeContract):
             make_runtime(uid=NOBODY).check_health()
 
 
-@pytest.mark.parametrize("options", [{"uid": "root"}, {"gid": "-5"}, {"uid": "4000000"}, {"host_env": ("A:B:C",)}])
+@pytest.mark.parametrize("options", [{"uid": "no one"}, {"gid": "-5"}, {"uid": "4000000"}, {"host_env": ("A:B:C",)}])
 def test_bad_options_stop_the_start(make_runtime: Callable[..., ShellRuntime], options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         make_runtime(**options)
@@ -254,6 +268,15 @@ def test_health(make_runtime: Callable[..., ShellRuntime]) -> None:
 
     with pytest.raises(RuntimeUnavailable, match="'no-such-shell', is not installed"):
         make_runtime(cmd=("no-such-shell", "-c")).check_health()
+
+
+def test_nothing_but_psutil_and_the_standard_library_is_needed() -> None:
+    code = "import sys, arc.runtimes.shell; print(*{name.partition('.')[0] for name in sys.modules})"
+
+    loaded = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=PLAIN)
+
+    foreign = set(loaded.stdout.split()) - sys.stdlib_module_names - {"arc", "psutil", "__main__"}
+    assert not foreign
 
 
 SERVER = """
