@@ -6,6 +6,7 @@ runtime thread -> TaskReport.log(bytes) -> ship() each second and at the end -> 
 from __future__ import annotations
 
 import codecs
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from arc.jobs.redaction import Redactor
 
 MAX_HELD_BYTES = 1 << 20  # beyond it the task waits until its output is stored
+
+log = logging.getLogger(__name__)
 
 
 class TaskReport:
@@ -37,10 +40,16 @@ class TaskReport:
             self.ship()
 
     def progress(self, percent: float) -> None:
-        self._coordinator.progress(self._claim.claim_id, self._claim.task.id, percent)
+        try:
+            self._coordinator.progress(self._claim.claim_id, self._claim.task.id, percent)
+        except Exception:  # the task goes on
+            log.exception("task %s: its progress is lost", self._claim.task.id)
 
     def ship(self, *, is_last: bool = False) -> None:
-        """Store what has come; an unfinished character or the beginning of a secret waits for more."""
+        """Store what has come; an unfinished character or the beginning of a secret waits for more.
+
+        What cannot be stored is lost: to keep it would fill the memory, and the task must go on.
+        """
         with self._shipping:
             with self._adding:
                 data, self._held = bytes(self._held), bytearray()
@@ -49,5 +58,8 @@ class TaskReport:
             text = self._stream.feed(self._decode(data, is_last))
             if is_last:
                 text += self._stream.close()
-            if text:
-                self._coordinator.log(self._claim.claim_id, self._claim.task.id, text)
+            try:
+                if text:
+                    self._coordinator.log(self._claim.claim_id, self._claim.task.id, text)
+            except Exception:
+                log.exception("task %s: a part of its log is lost", self._claim.task.id)

@@ -28,6 +28,9 @@ from arc.jobs.store import JobStore
 from arc.jobs.work import WorkDefaults
 from arc.jobs.workers import WorkerOptions, WorkerPool
 from arc.loop import PeriodicLoop
+from arc.runtimes.base import RuntimeUnavailable
+from arc.runtimes.docker import DockerOptions, DockerRuntime
+from arc.runtimes.shell import ShellOptions, ShellRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from arc.runtimes.base import Runtime
 
 DAY_S = 86_400
+PRUNE_S = 3600.0
 
 
 class Jobs:
@@ -53,17 +57,20 @@ class Jobs:
             Planner(config.get("worker", "runtime")),
             CoordinatorOptions(self._options["lease_s"], self._options["max_result_size"]),
         )
+        runtimes = _runtimes(config, data_dir, worker_id)
         self.pool = WorkerPool(
             self.coordinator,
-            _runtimes(config, data_dir, worker_id),
+            runtimes,
             self._redactor,
             _worker_options(config, worker_id),
         )
+        self._heartbeat = CoordinatorHeartbeat(self.coordinator, stable_id(db, "coordinator"))
         self._loops: tuple[PeriodicLoop, ...] = (
             self.coordinator.starter,
             self.coordinator.sweeper,
-            CoordinatorHeartbeat(self.coordinator, stable_id(db, "coordinator")),
+            self._heartbeat,
             JobRetention(db, self._options["retention_days"] * DAY_S, self._options["log_retention_days"] * DAY_S),
+            *(ImagePruner(runtime) for runtime in runtimes.values() if isinstance(runtime, DockerRuntime)),
         )
 
     def redactor(self, job: Job) -> Redactor:
@@ -74,7 +81,8 @@ class Jobs:
         self.pool.start()
         for loop in self._loops:
             loop.start()
-            loop.wake()
+        self.coordinator.starter.wake()
+        self._heartbeat.wake()
 
     def begin_stop(self) -> None:
         """Start no more tasks, let nobody wait for the end of a job."""
@@ -119,6 +127,22 @@ class CoordinatorHeartbeat(PeriodicLoop):
         return 1
 
 
+class ImagePruner(PeriodicLoop):
+    """Removes images that nobody has needed for long."""
+
+    name = "image-pruner"
+
+    def __init__(self, docker: DockerRuntime) -> None:
+        super().__init__(PRUNE_S)
+        self._docker = docker
+
+    def step(self, now_us: int) -> int:
+        try:
+            return self._docker.prune(now_us)
+        except RuntimeUnavailable:
+            return 0  # the health check says so
+
+
 def _runtimes(config: Config, data_dir: Path, instance: str) -> dict[str, Runtime]:
     """By kind of task."""
     chosen = config.get("worker", "runtime")
@@ -131,8 +155,6 @@ def _runtimes(config: Config, data_dir: Path, instance: str) -> dict[str, Runtim
 
 
 def _shell(config: Config, data_dir: Path, instance: str) -> Runtime:
-    from arc.runtimes.shell import ShellOptions, ShellRuntime
-
     shell = config.section("shell")
     options = ShellOptions(
         work_dir=Path(shell["work_dir"]) if shell["work_dir"] else data_dir / "work",
@@ -146,10 +168,9 @@ def _shell(config: Config, data_dir: Path, instance: str) -> Runtime:
 
 
 def _docker(config: Config, instance: str) -> Runtime:
-    from arc.runtimes.docker import DockerOptions, DockerRuntime
-
     docker, mounts = config.section("docker"), config.section("mounts")
     options = DockerOptions(
+        host=docker["host"],
         config=docker["config"],
         privileged=docker["privileged"],
         image_ttl_s=docker["image_ttl_s"],

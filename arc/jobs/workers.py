@@ -185,7 +185,7 @@ class WorkerPool:
             self._running[claim.claim_id] = running
         try:
             tell = self._execute(running)
-            self._insist(lambda: running.report.ship(is_last=True))
+            running.report.ship(is_last=True)
             self._insist(tell)
         finally:
             with self._lock:
@@ -208,7 +208,7 @@ class WorkerPool:
         except Exception:
             log.exception("task %s cannot be run", task.id)
             error = "internal error, see the server's log"
-        if running.stop.reason == STOPPED:
+        if error == STOPPED:
             return lambda: self._coordinator.release(claim_id, task.id)
         return lambda: self._coordinator.fail(claim_id, task.id, error)
 
