@@ -55,9 +55,7 @@ class Engine:
         version = os.environ.get("DOCKER_API_VERSION") or "auto"
         try:
             self._knock()
-            self._client = docker.APIClient(
-                version=version, timeout=CONNECT_S, **docker.utils.kwargs_from_env(environment)
-            )
+            self._client = docker.APIClient(version=version, timeout=CONNECT_S, **settings)
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
         try:
