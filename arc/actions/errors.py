@@ -34,6 +34,10 @@ class ActionEncode(Invalid):
         self.details = {"header": header}
 
 
+class InvalidJson(Invalid):
+    """A body is no JSON, or not the JSON that was expected."""
+
+
 class ActionNotAvailable(Invalid):
     def __init__(self, kind: str) -> None:
         super().__init__(f"no action of kind {kind[:200]!r} on this node")
@@ -42,6 +46,11 @@ class ActionNotAvailable(Invalid):
 
 class Forbidden(Denied):
     """A requester that only some may name."""
+
+
+class ActionsDisabled(NotFound):
+    def __init__(self) -> None:
+        super().__init__("actions are switched off on this node")
 
 
 class ActionNotFound(NotFound):

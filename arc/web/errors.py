@@ -15,6 +15,7 @@ from flask import Response, request
 from werkzeug.exceptions import HTTPException
 
 from arc import clock, errors
+from arc.actions.errors import QueueFull
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -33,6 +34,7 @@ STATUS: dict[type[errors.ArcError], int] = {
     errors.Cancelled: 409,
     errors.TooLarge: 413,
     errors.Unsupported: 501,
+    QueueFull: 429,
     errors.Unavailable: 503,
 }
 # The words InfluxDB's own clients know.

@@ -15,6 +15,7 @@ from arc.web.history import History
 
 if TYPE_CHECKING:
     from arc.access.tokens import TokenStore
+    from arc.actions.node import Node
     from arc.backup.service import Backups
     from arc.config import Config
     from arc.fleet.service import Fleet
@@ -40,6 +41,7 @@ class Parts:
     cache: ResultCache = field(default_factory=ResultCache)
     requests: RequestCounters = field(default_factory=RequestCounters)
     history: History = field(default_factory=History)
+    node: Node | None = None
     started_s: float = field(default_factory=time.monotonic)
 
     def uptime_s(self) -> float:

@@ -1,0 +1,390 @@
+"""Attributes and actions of the server's own node, as its agents' clients know them: /api/unstable/*.
+
+Over HTTP, a token with `write` may schedule kinds whose permission is `actions`; all other kinds, and the claim of
+another requester, take `admin`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flask import Response, jsonify, request
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from arc import errors as families
+from arc.actions import attributes, rules
+from arc.actions.errors import ActionsDisabled, InvalidJson
+from arc.web import errors
+from arc.web.auth import ANY, IDENTITY_KEY
+from arc.web.parts import parts
+from arc.web.surface import Surface
+
+if TYPE_CHECKING:
+    from arc.access.tokens import Identity
+    from arc.actions.engine import ActionEngine
+    from arc.actions.kinds import Kind
+    from arc.actions.node import Node
+
+ENVELOPE = "application/vnd.arc.action-envelope+json"
+MAX_BODY_BYTES = 262_144
+MAX_DEPTH = 64  # of a body
+MAX_WAITERS = 4  # requests that may wait for a change at a time; they hold a thread each
+FAMILIES = {  # codes of errors that other parts raise
+    families.Unauthenticated: "Unauthorized",
+    families.Denied: "Forbidden",
+    families.TooLarge: "TooLarge",
+    families.NotFound: "NotFound",
+}
+CONTROL = ("action_id", "created_ts", "requester")
+_waiters = threading.BoundedSemaphore(MAX_WAITERS)
+_ID = "9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02"
+
+surface = Surface(
+    "actions", "Actions", "Durable operations on this node, and what it says of itself. docs/actions.md says more."
+)
+
+
+class ProgramVersion(BaseModel):
+    number: str = Field(description="SemVer")
+    checkout: str = Field(description="Id of the commit, or unknown")
+    taint: str = Field(description="Whether the files differ from it, or unknown")
+
+
+class ProgramInfo(BaseModel):
+    version: ProgramVersion
+
+
+class DatastoreInfo(BaseModel):
+    cluster_id: str
+    id: str = Field(description="Of this node; survives a new name of the host")
+    node_id: str = Field(description="The same")
+    kind: str
+    version: str = Field(description="SemVer")
+    cluster_display_name: str | None = None
+
+
+class ShardMark(BaseModel):
+    unit: str
+    value: int
+
+
+class ShardInfo(BaseModel):
+    id: str
+    role: str = Field(description="PRIMARY, SECONDARY, RECOVERING or OTHER")
+    commit_offset: ShardMark | None = Field(description="Of the newest durable change; it only grows")
+    lag: ShardMark | None = Field(description="How far the primary is ahead; only where there is one elsewhere")
+
+
+class ShardList(BaseModel):
+    shards: list[ShardInfo]
+
+
+class ActionsEnabled(BaseModel):
+    actions: bool
+
+
+class KindInfo(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    description: str
+    args_schema: dict[str, Any] | None = Field(description="JSON Schema of the arguments; null takes anything")
+    stages: list[str]
+    permission: str
+    enabled: bool
+    mutating: bool
+
+
+class KindList(RootModel[list[KindInfo]]):
+    pass
+
+
+class ActionSummary(BaseModel):
+    kind: str
+    id: str
+    state: str = Field(description="NEW, RUNNING, DONE or FAILED")
+
+
+class ActionList(RootModel[list[ActionSummary]]):
+    pass
+
+
+class ActionRecordInfo(BaseModel):
+    id: str
+    kind: str
+    args: Any
+    headers: dict[str, str]
+    requester: str
+    created_ts: str
+    scheduled_ts: str
+    finished_ts: str | None
+    state: str
+    state_payload: Any
+
+
+class ActionEvent(BaseModel):
+    action_id: str
+    timestamp: str
+    state: str
+    state_payload: Any
+
+
+class ActionInfo(BaseModel):
+    action: ActionRecordInfo
+    history: list[ActionEvent] = Field(description="Newest first")
+
+
+class ActionScheduled(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"id": _ID}})
+
+    id: str
+
+
+class ActionCancelled(BaseModel):
+    id: str
+    state: str
+    cancel_requested: bool | None = None
+
+
+class ActionPath(BaseModel):
+    action_id: str = Field(description="UUID")
+
+
+class KindPath(BaseModel):
+    kind: str = Field(description="SCOPE/NAME, such as agent.replicante.io/test.ping")
+
+
+class FinishedQuery(BaseModel):
+    limit: int = Field(100, ge=1, le=1000, description="At most so many")
+    before: str | None = Field(None, description="Id of an action; only what was scheduled before it")
+
+
+class InfoQuery(BaseModel):
+    wait: int | None = Field(None, ge=1, le=60, description="Seconds to wait for a change, if it has not come yet")
+    revision: int | None = Field(
+        None, ge=0, description="The revision known to you, from ETag; default: the present one"
+    )
+
+
+class ScheduleQuery(BaseModel):
+    action_id: str | None = Field(None, description="UUID of yours; a second action with it is refused with 409")
+    created_ts: str | None = Field(None, description="When it was first asked for; RFC 3339, UTC")
+    requester: str | None = Field(None, description="Who asked: " + ", ".join(rules.REQUESTERS))
+
+
+class CancelRequest(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": {"reason": "not needed any more"}})
+
+    reason: str = Field("", max_length=1000)
+
+
+@surface.errorhandler(families.ArcError)
+def on_error(exc: families.ArcError) -> Response:
+    """Clients of the original agents read `kind`, `variant` and `layers`."""
+    known = (code for family, code in FAMILIES.items() if isinstance(exc, family) and _is_of_others(exc))
+    code = next(known, "InvalidRequest" if type(exc) is families.Invalid else type(exc).__name__)
+    return errors.respond(exc, kind=code, variant=code, layers=[str(exc)], trace=None, details=dict(exc.details))
+
+
+@surface.after_request
+def not_to_be_kept(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@surface.api("GET", "/api/unstable", needs="read", answers={200: {"description": "One line of text"}})
+def greet() -> Response:
+    """What this is."""
+    return Response("Arc: attributes and actions of this node\n", mimetype="text/plain")
+
+
+@surface.api("GET", "/api/unstable/info/agent", needs="read", answers={200: ProgramInfo})
+def show_program() -> Response:
+    """The version of the running program."""
+    return jsonify(attributes.info_agent(_node().version))
+
+
+@surface.api("GET", "/api/unstable/info/datastore", needs="read", answers={200: DatastoreInfo})
+def show_datastore() -> Response:
+    """Who this node is and which store it has."""
+    return jsonify(attributes.info_datastore(_node().datastore))
+
+
+@surface.api("GET", "/api/unstable/shards", needs="read", answers={200: ShardList})
+def list_shards() -> Response:
+    """The shards of data on this node: `_meta` first, then one per measurement."""
+    return jsonify(_node().shards.as_dict())
+
+
+@surface.api("GET", "/api/unstable/actions", needs="read", answers={200: ActionsEnabled})
+def tell_whether_actions_are_enabled() -> Response:
+    """Whether this node carries out actions."""
+    node = parts().node
+    return jsonify(actions=node is not None and node.engine is not None)
+
+
+@surface.api("GET", "/api/unstable/actions/available", needs="read", answers={200: KindList}, errors=[404])
+def list_kinds() -> Response:
+    """What this node can do, by name, with the schema of the arguments."""
+    return jsonify([kind.as_dict() for kind in _engine().kinds()])
+
+
+@surface.api("GET", "/api/unstable/actions/queue", needs="read", answers={200: ActionList}, errors=[404])
+def list_queued_actions() -> Response:
+    """All that has not ended, in the order of execution. To miss nothing, read this before the finished ones."""
+    return jsonify([action.as_dict() for action in _engine().queue()])
+
+
+@surface.api("GET", "/api/unstable/actions/finished", needs="read", answers={200: ActionList}, errors=[404])
+def list_finished_actions(query: FinishedQuery) -> Response:
+    """What has ended, last scheduled first. `X-Total-Count` says how many are kept."""
+    engine = _engine()
+    answer = jsonify([action.as_dict() for action in engine.finished(query.limit, query.before)])
+    answer.headers["X-Total-Count"] = str(engine.store.finished_count())
+    return answer
+
+
+@surface.api("GET", "/api/unstable/actions/info/<action_id>", needs="read", answers={200: ActionInfo}, errors=[404])
+def show_action(path: ActionPath, query: InfoQuery) -> Response:
+    """An action and its history. With `wait`, answers when the action has changed, or when that time is over."""
+    engine = _engine()
+    revision = engine.get(path.action_id)[0].revision
+    if query.wait and (query.revision is None or query.revision == revision) and _waiters.acquire(blocking=False):
+        try:
+            engine.wait_for_change(path.action_id, revision, query.wait)
+        finally:
+            _waiters.release()
+        revision = engine.get(path.action_id)[0].revision
+    answer = jsonify(engine.info(path.action_id))
+    answer.set_etag(str(revision))
+    answer.make_conditional(request)
+    return answer
+
+
+@surface.api(
+    "POST",
+    "/api/unstable/actions/schedule/<path:kind>",
+    needs=ANY,  # what it takes depends on the kind
+    answers={200: ActionScheduled},
+    errors=[404, 409, 413, 503],
+    body={"application/json": {"schema": {}, "example": {"count": 3}}},
+)
+def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
+    """Queue an action. The whole body is its arguments, any JSON that suits the kind; it is on disk when this answers.
+
+    The token needs `write`, or `admin` for kinds whose permission is not `actions`. 429 when too many are waiting.
+    """
+    engine, identity = _engine(), _identity()
+    kind = engine.catalogue.get(path.kind)
+    identity.require(needed_for(kind))
+    args, given = _body(query)
+    created = given.get("created_ts")
+    record = engine.schedule(
+        path.kind,
+        args,
+        action_id=given.get("action_id"),
+        created_us=None if created is None else rules.created_us(created),
+        requester=given.get("requester"),
+        may_claim=identity.may("admin"),
+        headers=request.headers.items(),
+        requested_by=identity.name,
+    )
+    return jsonify(id=record.id)
+
+
+@surface.api(
+    "POST",
+    "/api/unstable/actions/cancel/<action_id>",
+    needs="write",
+    answers={200: ActionCancelled},
+    errors=[404, 409],
+)
+def cancel_action(path: ActionPath, body: CancelRequest) -> Response:
+    """End an action that waits, or ask one that runs to end itself; 409 when it has ended or its kind cannot stop."""
+    record = _engine().cancel(path.action_id, body.reason)
+    if record.state.is_final:
+        return jsonify(id=record.id, state="CANCELLED")
+    return jsonify(id=record.id, state=record.state.value, cancel_requested=True)
+
+
+def needed_for(kind: Kind) -> str:
+    """The permission that a token needs for a kind."""
+    return "write" if kind.permission == "actions" else "admin"
+
+
+def _node() -> Node:
+    node = parts().node
+    if node is None:
+        raise families.NotFound("this server has no attributes of a node")
+    return node
+
+
+def _engine() -> ActionEngine:
+    node = parts().node
+    if node is None or node.engine is None:
+        raise ActionsDisabled
+    return node.engine
+
+
+def _identity() -> Identity:
+    identity: Identity = request.environ[IDENTITY_KEY]
+    return identity
+
+
+def _is_of_others(exc: families.ArcError) -> bool:
+    return not type(exc).__module__.startswith("arc.actions.")
+
+
+def _body(query: ScheduleQuery) -> tuple[Any, dict[str, str]]:
+    """The arguments, and what was said beside them. Raises InvalidJson, TooLarge."""
+    if any(len(request.args.getlist(name)) > 1 for name in CONTROL):
+        raise InvalidJson("action_id, created_ts and requester may each be given once")
+    said = query.model_dump(exclude_none=True)
+    data = request.get_data()
+    if len(data) > MAX_BODY_BYTES:
+        raise families.TooLarge(f"the arguments of an action may have {MAX_BODY_BYTES} bytes")
+    body = strict_json(data)
+    return _opened(body, said) if request.mimetype == ENVELOPE else (body, said)
+
+
+def _opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
+    if not isinstance(envelope, dict) or not set(envelope) <= {"args", *CONTROL}:
+        raise InvalidJson(f"an envelope has the members args, {', '.join(CONTROL)}")
+    inside = {name: envelope[name] for name in CONTROL if envelope.get(name) is not None}
+    if set(inside) & set(said):
+        raise InvalidJson("the envelope and the query say the same twice")
+    if not all(isinstance(value, str) for value in inside.values()):
+        raise InvalidJson(f"{', '.join(CONTROL)} are texts")
+    return envelope.get("args"), said | inside
+
+
+def strict_json(data: bytes) -> Any:
+    """The one value that JSON text stands for. Raises InvalidJson, also for NaN and for a member given twice."""
+    try:
+        value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant)
+        depth = _depth(value)
+    except RecursionError:
+        depth, value = MAX_DEPTH + 1, None
+    except ValueError as error:
+        raise InvalidJson(f"the body is no JSON: {error}") from None
+    if depth > MAX_DEPTH:
+        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH}")
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is given twice")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

@@ -1,0 +1,221 @@
+"""Attributes and actions over HTTP, with the real engine behind them; its cycles are made by hand."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from arc.actions import execkind, testkinds
+from arc.actions.attributes import Datastore, Role, Shard, Shards, Version
+from arc.actions.engine import ActionEngine
+from arc.actions.execkind import Allowed
+from arc.actions.node import Node
+from arc.actions.worker import EngineOptions
+from tests.unit.web import ADMIN, WebApp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from werkzeug.test import TestResponse
+
+ROOT = "/api/unstable"
+PING = "agent.replicante.io/test.ping"
+ANYTHING = "agent.replicante.io/test.success"
+WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+
+class NodeApp(WebApp):
+    """A server with a node of three kinds."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        kinds = [*testkinds.kinds(), execkind.kind({"true": Allowed(("true",))})]
+        self.engine = ActionEngine(data_dir / "actions", kinds, EngineOptions(queue_max=10))
+        self.shards = {"_meta": Shard("_meta", Role.PRIMARY, 5), "default/cpu": Shard("default/cpu", Role.PRIMARY)}
+        self.serve(self.engine)
+
+    def serve(self, engine: ActionEngine | None) -> None:
+        datastore = Datastore("plant-7", "press-03:8000", "Arc", "1.0.0")
+        node = Node(engine, Version("1.0.0"), lambda: datastore, Shards(lambda: self.shards, self.shards.__getitem__))
+        self.app.extensions["arc"] = replace(self.parts, node=node)
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.stop()
+        super().__exit__()
+
+    def get(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.client.get(ROOT + path, headers=ADMIN, **kwargs)
+
+    def schedule(self, kind: str, args: Any = None, *, headers: dict[str, str] | None = None, query: str = "",
+                 data: str | bytes | None = None) -> TestResponse:  # fmt: skip
+        body = json.dumps(args) if data is None else data
+        sent = {"Content-Type": "application/json"} | ADMIN | (headers or {})
+        return self.client.post(f"{ROOT}/actions/schedule/{kind}{query}", data=body, headers=sent)
+
+    def run(self) -> None:
+        while self.engine.cycle() is not None:
+            pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[NodeApp]:
+    with NodeApp(tmp_path) as app:
+        yield app
+
+
+def check_error(answer: TestResponse, status: int, code: str) -> None:
+    body = answer.get_json()
+    assert (answer.status_code, body["kind"], body["variant"]) == (status, code, code), body
+    assert body["layers"] == [body["error"]]
+    assert body["trace"] is None
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_attributes(web: NodeApp) -> None:
+    assert web.get("/info/agent").get_json() == {
+        "version": {"number": "1.0.0", "checkout": "unknown", "taint": "unknown"}
+    }
+    assert web.get("/info/datastore").get_json()["id"] == "press-03:8000"
+    assert web.get("/shards/").get_json()["shards"] == [
+        {"id": "_meta", "role": "PRIMARY", "commit_offset": {"unit": "seconds", "value": 5}, "lag": None},
+        {"id": "default/cpu", "role": "PRIMARY", "commit_offset": None, "lag": None},
+    ]
+    assert web.get("/").mimetype == "text/plain"
+    assert web.get("/actions").get_json() == web.get("/actions/").get_json() == {"actions": True}
+
+
+def test_an_action_from_its_schedule_to_its_end(web: NodeApp) -> None:
+    answer = web.schedule(PING, {"count": 2}, headers={"X-Team": "a", "Cookie": "secret"})
+    action_id = answer.get_json()["id"]
+    assert (answer.status_code, set(answer.get_json())) == (200, {"id"})
+    assert web.get("/actions/queue").get_json() == [{"kind": PING, "id": action_id, "state": "NEW"}]
+    assert web.get("/actions/finished").get_json() == []
+
+    web.run()
+
+    finished = web.get("/actions/finished")
+    assert finished.get_json() == [{"kind": PING, "id": action_id, "state": "DONE"}]
+    assert finished.headers["X-Total-Count"] == "1"
+    info = web.get(f"/actions/info/{action_id.upper()}").get_json()
+    assert info["action"]["headers"] == {"x-team": "a"}
+    assert info["action"]["requester"] == "AGENT_API"
+    assert [event["state"] for event in info["history"]] == ["DONE", "RUNNING", "NEW"]
+
+
+def test_catalogue_has_schemas_to_make_forms_of(web: NodeApp) -> None:
+    kinds = {kind["kind"]: kind for kind in web.get("/actions/available").get_json()}
+
+    assert list(kinds) == sorted(kinds)
+    assert kinds[PING]["args_schema"]["properties"]["count"]["maximum"] == 1000
+    assert kinds["arc.edge/exec"]["stages"] == ["start", "wait"]
+
+
+@pytest.mark.parametrize("args", [[1, 2], "x", 7, True, None, {"args": {"a": 1}, "action_id": "x"}])
+def test_the_whole_body_is_the_arguments(web: NodeApp, args: Any) -> None:
+    action_id = web.schedule(ANYTHING, args).get_json()["id"]
+
+    assert web.get(f"/actions/info/{action_id}").get_json()["action"]["args"] == args
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 65 + "]" * 65, "[" * 100_000, b"\xff"]
+)
+def test_body_that_is_no_json(web: NodeApp, body: str | bytes) -> None:
+    check_error(web.schedule(ANYTHING, data=body), 400, "InvalidJson")
+    assert web.get("/actions/queue").get_json() == []
+
+
+def test_refusals_have_the_keys_that_clients_read(web: NodeApp) -> None:
+    bad = web.schedule(PING, {"count": "x"})
+    check_error(bad, 400, "InvalidArgs")
+    assert bad.get_json()["details"] == {"path": "args.count", "expected": "an integer from 0 to 1000"}
+    check_error(web.schedule("agent.replicante.io/none"), 400, "ActionNotAvailable")
+    check_error(web.schedule(PING, {}, query="?action_id=x"), 400, "InvalidId")
+    check_error(web.schedule(PING, {}, query="?created_ts=2020-01-01T00:00:00%2B02:00"), 400, "InvalidTime")
+    check_error(web.schedule(PING, {}, query="?requester=FOO"), 400, "InvalidRequester")
+    check_error(web.schedule(PING, {}, query=f"?action_id={uuid.UUID(int=1)}&action_id=x"), 400, "InvalidJson")
+    check_error(web.schedule(PING, {}, headers={"X-Team": "caf\xe9"}), 400, "ActionEncode")
+    check_error(web.schedule(PING, data=b" " * 262_145), 413, "TooLarge")
+    check_error(web.get("/actions/info/abc"), 404, "ActionNotFound")
+    check_error(web.get("/actions/finished?limit=0"), 400, "InvalidRequest")
+    assert web.get("/actions/queue").get_json() == []
+
+
+def test_known_id_and_full_queue(web: NodeApp) -> None:
+    query = f"?action_id={uuid.UUID(int=1)}&created_ts=2020-01-01T00:00:00Z&requester=CORE_API"
+    assert web.schedule(PING, {}, query=query).get_json() == {"id": str(uuid.UUID(int=1))}
+    for _ in range(9):
+        web.schedule(PING, {})
+
+    check_error(web.schedule(PING, {}, query=query), 409, "ActionAlreadyExists")
+    full = web.schedule(PING, {})
+    check_error(full, 429, "QueueFull")
+    assert full.headers["Retry-After"] == "5"
+    action = web.get(f"/actions/info/{uuid.UUID(int=1)}").get_json()["action"]
+    assert (action["created_ts"], action["requester"]) == ("2020-01-01T00:00:00Z", "CORE_API")
+
+
+def test_envelope_when_asked_for(web: NodeApp) -> None:
+    sent = {"Content-Type": "application/vnd.arc.action-envelope+json"}
+    envelope = {"args": {"count": 2}, "action_id": str(uuid.UUID(int=2)), "requester": "CORE_PLAYBOOK"}
+
+    assert web.schedule(PING, envelope, headers=sent).get_json() == {"id": str(uuid.UUID(int=2))}
+    action = web.get(f"/actions/info/{uuid.UUID(int=2)}").get_json()["action"]
+    assert (action["args"], action["requester"]) == ({"count": 2}, "CORE_PLAYBOOK")
+    check_error(web.schedule(PING, envelope | {"x": 1}, headers=sent), 400, "InvalidJson")
+    check_error(web.schedule(PING, envelope, headers=sent, query="?requester=API"), 400, "InvalidJson")
+    check_error(web.schedule(PING, [], headers=sent), 400, "InvalidJson")
+
+
+def test_who_may_what(web: NodeApp) -> None:
+    reader, writer = web.token("read"), web.token("write")
+
+    assert web.client.get(f"{ROOT}/actions/queue").status_code == 401
+    assert web.client.get(f"{ROOT}/actions/queue", headers=reader).status_code == 200
+    check_error(web.schedule(PING, {}, headers=reader), 403, "Forbidden")
+    assert web.schedule(PING, {}, headers=writer).status_code == 200
+    check_error(web.schedule("arc.edge/exec", {"command": "true"}, headers=writer), 403, "Forbidden")
+    check_error(web.schedule(PING, {}, headers=writer, query="?requester=CORE_API"), 403, "Forbidden")
+    assert web.schedule("arc.edge/exec", {"command": "true"}).status_code == 200
+
+
+def test_cancel(web: NodeApp) -> None:
+    action_id = web.schedule(PING, {}).get_json()["id"]
+
+    answer = web.client.post(f"{ROOT}/actions/cancel/{action_id}", json={"reason": "enough"}, headers=ADMIN)
+
+    assert answer.get_json() == {"id": action_id, "state": "CANCELLED"}
+    assert web.get(f"/actions/info/{action_id}").get_json()["action"]["state_payload"]["variant"] == "Cancelled"
+    check_error(web.client.post(f"{ROOT}/actions/cancel/{action_id}", headers=ADMIN), 409, "ActionFinished")
+
+
+def test_waiting_for_a_change(web: NodeApp) -> None:
+    action_id = web.schedule(PING, {}).get_json()["id"]
+    first = web.get(f"/actions/info/{action_id}")
+    unchanged = web.client.get(
+        f"{ROOT}/actions/info/{action_id}", headers=ADMIN | {"If-None-Match": first.headers["ETag"]}
+    )
+    assert unchanged.status_code == 304
+
+    stepping = threading.Thread(target=web.engine.cycle)
+    stepping.start()
+    changed = web.get(f"/actions/info/{action_id}?wait=30&revision=1")
+    stepping.join()
+
+    assert changed.get_json()["action"]["state"] == "DONE"
+    assert changed.headers["ETag"] != first.headers["ETag"]
+
+
+def test_actions_that_are_switched_off(web: NodeApp) -> None:
+    web.serve(None)
+
+    assert web.get("/actions").get_json() == {"actions": False}
+    check_error(web.get("/actions/queue"), 404, "ActionsDisabled")
+    check_error(web.schedule(PING, {}), 404, "ActionsDisabled")
+    assert web.get("/info/agent").status_code == 200
