@@ -34,6 +34,7 @@ from arc.web import (
     documentation,
     errors,
     fleet,
+    fleet_enrolment,
     fleet_jobs,
     fleet_transport,
     health,
@@ -88,6 +89,7 @@ SURFACES = tuple(
         tasks,
         queues,
         fleet,
+        fleet_enrolment,
         fleet_jobs,
         fleet_transport,
         tokens,
@@ -280,12 +282,15 @@ def _is_preflight(environ: WSGIEnvironment) -> bool:
 def _log_access(environ: WSGIEnvironment, status: str, took_s: float) -> None:
     """One line per request. A write that worked is a line at DEBUG only: there may be thousands in a second.
 
-    The query string stays out: it may hold a token.
+    The query string stays out: it may hold a token. arc.logged_path: what to say in place of a path that holds one;
+    arc.is_routine: another request of which there may be thousands.
     """
-    level = logging.DEBUG if status.startswith("204") else logging.INFO
+    is_routine = status.startswith("204") or environ.get("arc.is_routine", False)
+    level = logging.DEBUG if is_routine else logging.INFO
     if log.isEnabledFor(level):
+        path = environ.get("arc.logged_path", environ["PATH_INFO"])
         fields = {"status": int(status[:3]), "ms": round(took_s * 1000, 1), "client": environ.get("REMOTE_ADDR", "")}
-        log.log(level, "%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], extra=fields)
+        log.log(level, "%s %s", environ["REQUEST_METHOD"], path, extra=fields)
 
 
 class _Orjson(JSONProvider):

@@ -121,6 +121,7 @@ def post_agent_messages(path: AgentPath) -> Response:
     body = inflate(request.get_data(), request.headers.get("Content-Encoding", ""), MAX_BATCH_BYTES)
     epoch, messages = _batch(body)
     receipt = fleet().post(path.agent_id, _speaker(), epoch, messages)
+    request.environ["arc.is_routine"] = True
     rejected = [{"seq": seq, "error": error} for seq, error in receipt.rejected]
     return jsonify(last_seq=receipt.last_seq, rejected=rejected)
 
@@ -135,6 +136,7 @@ def poll_agent_messages(path: AgentPath, query: PollQuery) -> Response:
         fleet().leave(path.agent_id, _speaker())
         return jsonify(messages=[], retry_in_s=0.0)
     is_gone = request.environ.get("waitress.client_disconnected", bool)
+    request.environ["arc.is_routine"] = True
     messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), query.wait_s, is_gone)
     return jsonify(messages=messages, retry_in_s=retry_in_s)
 

@@ -28,8 +28,10 @@ HEADERS = {
 
 
 class PagedQuery(BaseModel):
-    page: _Number = Field("", description="From 1; a page beyond the last is the last")
-    per_page: _Number = Field("", description="1 to 100; 25 unless given")
+    page: _Number = Field(
+        "", description="From 1; a page beyond the last is the last", json_schema_extra={"default": 1}
+    )
+    per_page: _Number = Field("", description="1 to 100", json_schema_extra={"default": 25})
 
     def wanted(self) -> tuple[int, int]:
         """Page and size; what cannot be read counts as not given."""

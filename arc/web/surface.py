@@ -135,7 +135,8 @@ class Surface(APIBlueprint):
                     operation.requestBody.required = any(needed)
                 operation.description = _notes(function, needs, alias_of="" if path == paths[0] else paths[0])
             if needs == PUBLIC:
-                self.public_paths.update(re.sub(r"<.*", "*", path) for path in paths)
+                # What a parameter stands for may be the path of another route, and the route itself knows.
+                self.public_paths.update(path for path in paths if "<" not in path)
             return function
 
         return register
