@@ -113,17 +113,18 @@ def test_every_read_is_exact_while_compaction_runs(make_server: Callable[..., Ar
 
     with server.connect() as connection:
         write_batch(connection, ledger, 0)
-        with ExitStack() as stack:
-            crew = Crew(server)
-            stack.callback(crew.stop)
-            for writer in range(WRITERS):
-                crew.employ(lambda c, w=writer: write_batch(c, ledger, w), 0.01)
-            for _ in range(READERS):
-                crew.employ(read, 0.01)
-            crew.employ(compact, 0.2)
-            crew.work(SECONDS)
-        assert not crew.failures, crew.failures
+    with ExitStack() as stack:
+        crew = Crew(server)
+        stack.callback(crew.stop)
+        for writer in range(WRITERS):
+            crew.employ(lambda c, w=writer: write_batch(c, ledger, w), 0.01)
+        for _ in range(READERS):
+            crew.employ(read, 0.01)
+        crew.employ(compact, 0.2)
+        crew.work(SECONDS)
+    assert not crew.failures, crew.failures
 
+    with server.connect() as connection:  # a new one: the server closes those that idle for two minutes
         wait_until(lambda: not compaction_stats(connection)["cycle_running"], "the last cycle ends")
         ledger.check(connection.query(TOTALS), ledger.stored)
         stats = compaction_stats(connection)
