@@ -98,6 +98,26 @@ HOSTILE = {
 }
 
 MAX_BYTES = 50_000_000
+# Those that would take most; the others end before they make anything.
+HUNGRY = [
+    "open parentheses",
+    "nodes",
+    "elements",
+    "values within values",
+    "ranges",
+    "ranges of ranges",
+    "repeat of repeat",
+    "doubling",
+    "replace",
+    "join",
+    "text of nested lists",
+    "json of nested lists",
+    "flattened nested lists",
+    "concatenation",
+    "counting",
+    "split in a loop",
+    "states",
+]
 # The limit is 0.05 s. Ten times as much says that something runs outside the budget, whatever the machine.
 FAR_TOO_LONG_S = 10 * limits.MAX_CPU_S
 
@@ -116,12 +136,12 @@ def test_a_hostile_expression_is_refused(expression: str) -> None:
     assert time.thread_time() - started < FAR_TOO_LONG_S
 
 
-@pytest.mark.parametrize("expression", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_expression_takes_little_memory(expression: str) -> None:
+@pytest.mark.parametrize("name", HUNGRY)
+def test_a_hostile_expression_takes_little_memory(name: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ExpressionError):
-            expressions.evaluate(expression, SCOPE)
+            expressions.evaluate(HOSTILE[name], SCOPE)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -161,7 +181,7 @@ def test_small_work_is_never_refused_for_its_time(monkeypatch: pytest.MonkeyPatc
 
     assert expressions.evaluate("sum(map(1..1000, # * 2))", SCOPE) == 1_001_000
     with pytest.raises(ExpressionError, match="time limit exceeded"):
-        expressions.evaluate("sum(map(1..5000, # * 2))", SCOPE)
+        expressions.evaluate("sum(map(1..20000, # * 2))", SCOPE)
 
 
 def test_the_parser_is_loaded_with_the_first_expression_only() -> None:

@@ -48,7 +48,7 @@ class Builder:
 
     def elvis(self, children: list[Any]) -> nodes.Conditional:
         test, negative = children
-        return nodes.Conditional(test.at, test, test, negative)
+        return nodes.Conditional(test.at, test, None, negative)
 
     def pipe(self, children: list[Any]) -> nodes.Node:
         """What is left of the bar becomes the first argument of the call that begins what is right of it."""

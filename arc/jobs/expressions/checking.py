@@ -184,7 +184,10 @@ class Checker:
         return result
 
     def _block(self, node: nodes.Block) -> Type:
-        return self.type_of(node.body)
+        before = self._nodes
+        result = self.type_of(node.body)
+        node.weight = self._nodes - before
+        return result
 
     def _array(self, node: nodes.Array) -> Type:
         known = [self.type_of(item) for item in node.items]
@@ -200,7 +203,8 @@ class Checker:
         test = self.type_of(node.test)
         if not is_a(test, "bool"):
             raise Fault(f"non-bool expression (type {test}) used as condition", node.test.at)
-        positive, negative = self.type_of(node.positive), self.type_of(node.negative)
+        positive = test if node.positive is None else self.type_of(node.positive)
+        negative = self.type_of(node.negative)
         if "nil" in {positive.kind, negative.kind}:
             return negative if positive.kind == "nil" else positive
         return positive if positive == negative else ANY

@@ -1,4 +1,7 @@
-"""The walk over the syntax tree that works out a value, every step of it paid from the budget.
+"""The walk over the syntax tree that works out a value.
+
+Outside of predicates each node is visited once at most. So time is counted where it can grow: per use of a predicate,
+and by the length of what operators and functions read.
 
 Only the names of the scope, the table of functions and the methods of times can be reached: `.name` looks into a map
 and never at an attribute.
@@ -31,14 +34,12 @@ if TYPE_CHECKING:
 
     from arc.jobs.expressions.limits import Budget
 
+_LAZY = frozenset({"??", "and", "&&", "or", "||"})
 _LIST_MAKERS = frozenset({"filter", "map", "sortBy", "groupBy"})
 
 
-class _Skipped:
-    """What the rest of `a?.b.c` gets to see when a is nil; becomes nil where the row of members ends."""
-
-
-_SKIPPED = _Skipped()
+# What the rest of `a?.b.c` gets to see when a is nil; becomes nil where the row of members ends.
+_SKIPPED: Value = {}  # told by identity
 
 
 class Evaluator:
@@ -53,13 +54,12 @@ class Evaluator:
     def value(self, node: nodes.Node) -> Value:
         """Raises Fault."""
         try:
-            self._budget.step()
             result = self._WALKS[type(node)](self, node)
         except Fault as fault:
             if fault.at is None:
                 fault.at = node.at
             raise
-        return None if isinstance(result, _Skipped) else result
+        return None if result is _SKIPPED else result
 
     def _literal(self, node: nodes.Literal) -> Value:
         return node.value
@@ -81,7 +81,13 @@ class Evaluator:
         before = ""
         for step in node.steps:
             try:
-                value, last = self._step(step, before, value, last)
+                if step.op in _LAZY:
+                    value = self._decided(step, value)
+                elif step.op in ORDER and before in ORDER:  # a < b < c: b is worked out once, c only if a < b
+                    value, last = self._compared(step, last) if value else (False, None)
+                else:
+                    last = self.value(step.operand)
+                    value = self._applied(step, value, last)
             except Fault as fault:
                 if fault.at is None:
                     fault.at = step.at
@@ -89,34 +95,33 @@ class Evaluator:
             before = step.op
         return value
 
-    def _step(self, step: nodes.Step, before: str, value: Value, last: Value) -> tuple[Value, Value]:
-        """The value after one more operator, and the operand that a chained comparison goes on from."""
-        op = step.op
-        if op == "??":
-            return (value if value is not None else self.value(step.operand)), None
-        if op in {"and", "&&", "or", "||"}:
-            decides = op in {"or", "||"}
-            return (decides if as_bool(value) is decides else as_bool(self.value(step.operand))), None
-        if op in ORDER and before in ORDER:
-            if value is False:
-                return False, None
-            value = last
-        operand = self.value(step.operand)
-        self._budget.step(reading_steps(value) + reading_steps(operand))
-        result = operators.apply(op, value, operand, self._budget)
-        return (not result if step.is_negated else result), operand
+    def _decided(self, step: nodes.Step, value: Value) -> Value:
+        """`??`, `and`, `or`: the operand only counts where the value so far does not decide."""
+        if step.op == "??":
+            return self.value(step.operand) if value is None else value
+        decides = step.op in {"or", "||"}
+        return decides if as_bool(value) is decides else as_bool(self.value(step.operand))
 
-    def _member(self, node: nodes.Member) -> Value | _Skipped:
+    def _compared(self, step: nodes.Step, left: Value) -> tuple[Value, Value]:
+        right = self.value(step.operand)
+        return self._applied(step, left, right), right
+
+    def _applied(self, step: nodes.Step, left: Value, right: Value) -> Value:
+        if not (is_number(left) and is_number(right)):
+            self._budget.step(reading_steps(left) + reading_steps(right))
+        result = operators.apply(step.op, left, right, self._budget)
+        return not result if step.is_negated else result
+
+    def _member(self, node: nodes.Member) -> Value:
         target = self._target(node.target, node.is_optional)
-        if isinstance(target, _Skipped):
+        if target is _SKIPPED:
             return target
         if isinstance(target, str):
             self._budget.step(reading_steps(target))
         return fetch(target, self.value(node.key))
 
-    def _target(self, node: nodes.Node, is_optional: bool) -> Value | _Skipped:
+    def _target(self, node: nodes.Node, is_optional: bool) -> Value:
         in_row = isinstance(node, nodes.Member | nodes.Method)
-        self._budget.step()
         target = self._WALKS[type(node)](self, node) if in_row else self.value(node)
         return _SKIPPED if target is None and is_optional else target
 
@@ -134,9 +139,9 @@ class Evaluator:
         self._budget.spend(size(part))
         return part
 
-    def _method(self, node: nodes.Method) -> Value | _Skipped:
+    def _method(self, node: nodes.Method) -> Value:
         target = self._target(node.target, node.is_optional)
-        if isinstance(target, _Skipped):
+        if target is _SKIPPED:
             return target
         method = methods.TABLE.get(kind_of(target), {}).get(node.name)
         if method is None:
@@ -160,24 +165,31 @@ class Evaluator:
         items = self.value(node.arguments[0])
         if not isinstance(items, list):
             raise Fault(f"builtin {node.name} takes only array (got {type_name(items)})", node.arguments[0].at)
-        test = self._predicate(node.arguments[1]) if len(node.arguments) > 1 else None
         extra = [self.value(argument) for argument in node.arguments[2:]]
-        result: Value = predicates.TABLE[node.name](items, test, *extra)
+        run = predicates.TABLE[node.name]
+        if len(node.arguments) == 1:
+            result: Value = run(items, None)
+        else:
+            result = self._with_predicate(node.arguments[1], lambda test: run(items, test, *extra))
         if node.name in _LIST_MAKERS:
             self._budget.spend(size(result))
         return result
 
-    def _predicate(self, block: nodes.Node) -> Callable[..., Value]:
-        body = block.body if isinstance(block, nodes.Block) else block
+    def _with_predicate(self, block: nodes.Node, run: Callable[[Callable[..., Value]], Value]) -> Value:
+        assert isinstance(block, nodes.Block)  # noqa: S101 - the builder makes all of them
+        body, weight = block.body, block.weight
+        element: dict[str, Value] = {}
 
-        def tested(element: Value, index: int, acc: Value = None) -> Value:
-            self._elements.append({"": element, "index": index, "acc": acc})
-            try:
-                return self.value(body)
-            finally:
-                self._elements.pop()
+        def test(value: Value, index: int, acc: Value = None) -> Value:
+            self._budget.step(weight)
+            element[""], element["index"], element["acc"] = value, index, acc
+            return self.value(body)
 
-        return tested
+        self._elements.append(element)
+        try:
+            return run(test)
+        finally:
+            self._elements.pop()
 
     def _array(self, node: nodes.Array) -> Value:
         self._budget.spend(len(node.items) + 1)
@@ -194,7 +206,10 @@ class Evaluator:
         return result
 
     def _conditional(self, node: nodes.Conditional) -> Value:
-        return self.value(node.positive if as_bool(self.value(node.test)) else node.negative)
+        test = as_bool(self.value(node.test))
+        if test and node.positive is None:
+            return test
+        return self.value(node.positive if test and node.positive else node.negative)
 
     def _let(self, node: nodes.Let) -> Value:
         outer = self._variables
@@ -207,7 +222,7 @@ class Evaluator:
     def _sequence(self, node: nodes.Sequence) -> Value:
         return [self.value(part) for part in node.parts][-1]
 
-    _WALKS: ClassVar[dict[type, Callable[..., Value | _Skipped]]] = {
+    _WALKS: ClassVar[dict[type, Callable[..., Value]]] = {
         nodes.Literal: _literal,
         nodes.Name: _name,
         nodes.Pointer: _pointer,

@@ -15,12 +15,13 @@ MAX_NODES = 10_000  # of one syntax tree
 MAX_DEPTH = 100  # levels of a syntax tree; each costs a few frames of the interpreter's stack
 MAX_ELEMENTS = 1_000_000  # characters, list elements and map entries made by one evaluation
 MAX_CPU_S = 0.05  # seconds of processor time, parsing and checking included
-SURE_STEPS = 10_000  # about 0.01 s
+SURE_STEPS = 40_000  # about 0.02 s; a step is the visit of a node or what takes as long
 STEPS_BETWEEN_CHECKS = 100  # reading the clock costs about as much as one step
-STEPS_PER_TOKEN = 8  # of parsing, measured
+STEPS_PER_TOKEN = 40  # of parsing, measured
 MAX_PARSER_STACK = 6 * MAX_DEPTH  # symbols; a level of a tree takes at most `let a = 1 ;`
 CHARACTERS_PER_STEP = 256  # that an operator or function reads in the time of one step
 ITEMS_PER_STEP = 8
+STEPS_PER_PART = 3  # of a text form or of JSON
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 

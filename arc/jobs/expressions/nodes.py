@@ -96,9 +96,13 @@ class Call(Node):
 
 @dataclass(slots=True)
 class Block(Node):
-    """A predicate: the second argument of functions such as filter, with or without braces."""
+    """A predicate: the second argument of functions such as filter, with or without braces.
+
+    weight: how many nodes one use of it evaluates; the checker counts them.
+    """
 
     body: Node
+    weight: int = 0
 
 
 @dataclass(slots=True)
@@ -118,7 +122,7 @@ class Map(Node):
 @dataclass(slots=True)
 class Conditional(Node):
     test: Node
-    positive: Node
+    positive: Node | None  # None in `a ?: b`, where it is the test itself
     negative: Node
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.layouts import formatted
+from arc.jobs.expressions.limits import STEPS_PER_PART
 from arc.jobs.expressions.times import Duration, Instant, Named
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def to_text(value: Value, budget: Budget) -> str:
 
 def _write_text(value: Value, parts: list[str], budget: Budget) -> None:
     """A list may hold one list many times over, so the text of a small value can be huge: every part is paid."""
-    budget.step()
+    budget.step(STEPS_PER_PART)
     if isinstance(value, list):
         parts.append("[")
         for index, item in enumerate(value):
@@ -95,7 +96,7 @@ def to_json(value: Value, budget: Budget) -> str:
 
 def _write_json(value: Value, parts: list[str], line: str, budget: Budget) -> None:
     """line: a line break and the indentation of the current level."""
-    budget.step()
+    budget.step(STEPS_PER_PART)
     if isinstance(value, list) and value:
         for index, item in enumerate(value):
             parts.append(f"{',' if index else '['}{line}  ")

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from arc.jobs.expressions.faults import Fault
 from arc.jobs.expressions.limits import CHARACTERS_PER_STEP, ITEMS_PER_STEP, MAX_DEPTH, TOO_DEEP
-from arc.jobs.expressions.times import Duration, Instant, Zone
+from arc.jobs.expressions.times import Duration, Instant, Named, Zone
 
 if TYPE_CHECKING:
     from arc.jobs.expressions.limits import Budget
 
 Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | Instant | Duration | Zone | None"
 
+_INTEGERS = frozenset({int, Named})
+_NUMBERS = _INTEGERS | {float}
 _MASK = 2**64 - 1
 _SIGN = 2**63
 
@@ -69,11 +71,11 @@ def mismatch(value: Value, wanted: str) -> Fault:
 
 
 def is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) in _NUMBERS  # by type, because bool is an int to isinstance, and this is asked all the time
 
 
 def is_int(value: Value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) in _INTEGERS
 
 
 def as_bool(value: Value) -> bool:
@@ -108,20 +110,25 @@ def reading_steps(value: Value) -> int:
     return len(value) // ITEMS_PER_STEP if isinstance(value, list | dict) else 0
 
 
-def bounded(value: Value, budget: Budget, depth: int = 0) -> Value:
+def bounded(value: Value, budget: Budget) -> Value:
     """The value itself, for code outside the budget to walk through. Raises Fault when that could take forever.
 
     A list may hold one list many times over: forty such levels are a few hundred bytes, but a million million elements.
     """
-    if depth > MAX_DEPTH:
-        raise Fault(TOO_DEEP)
-    if isinstance(value, list | dict):
-        budget.step(1 + reading_steps(value))
-        budget.spend(size(value) if depth else 0)  # the outermost was paid when it was made
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, list | dict):
-                bounded(item, budget, depth + 1)
-    return value
+    level = [value] if isinstance(value, list | dict) else []
+    for depth in range(MAX_DEPTH):
+        elements = sum(map(size, level))
+        budget.step(elements // ITEMS_PER_STEP)
+        budget.spend(elements if depth else 0)  # the outermost was paid when it was made
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (list, dict))
+        ]
+        if not level:
+            return value
+    raise Fault(TOO_DEEP)
 
 
 def equal(left: Value, right: Value, budget: Budget) -> bool:
