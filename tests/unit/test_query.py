@@ -400,6 +400,7 @@ def test_columns_are_called_as_in_plain_duckdb(halved: QueryEngine, plain: duckd
         "SELECT (SELECT max(usage) FROM mem), EXISTS (FROM mem), 1e10, [1.5e0], count(*) FROM cpu",
         "SELECT * FROM (SELECT (SELECT max(n) FROM prod.mem))",
         "SELECT * FROM prod.cpu JOIN mem USING (time)",
+        "SELECT repeat(host, 2), count(*), lpad(max(host), 3, '.') FROM cpu GROUP BY repeat(host, 2)",
     ):
         assert halved.run(sql).table.column_names == [column[0] for column in plain.execute(sql).description]
 
@@ -417,6 +418,19 @@ def test_columns_are_called_as_in_plain_duckdb(halved: QueryEngine, plain: duckd
         ("SELECT 1::nonsense", "Catalog Error: Type with name nonsense does not exist!"),
         ("SELECT 99999999999::INT", "Conversion Error: Type INT64 with value 99999999999 can't be cast"),
         ("SELECT 9223372036854775807 + 1 + n FROM range(1) t(n)", "Out of Range Error"),
+        ("SELECT repeat('x', 1000000000)", "Invalid Input Error: repeat: the result is longer than 100000 bytes"),
+        (
+            "SELECT length(repeat(a, n + 99998)) FROM (SELECT repeat('xx', n) a, n FROM cpu)",
+            "Invalid Input Error: repeat: ",
+        ),
+        ("SELECT length(rpad(host, 1000000000, 'y')) FROM cpu", "Invalid Input Error: rpad: longer than 100000"),
+        (
+            "SELECT length(lpad(host, (SELECT 1000000000), 'y')) FROM cpu",
+            "Invalid Input Error: lpad: longer than 100000",
+        ),
+        ("SELECT length(printf('%1000000000d', n)) FROM cpu", "printf() needs its format as a plain text"),
+        ("SELECT length(format('{:>{}}', host, 1000000000)) FROM cpu", "format() needs its format as a plain text"),
+        ("SELECT length(printf('%*d', 1000000000, 1))", "printf() needs its format as a plain text"),
     ],
 )
 def test_errors_of_a_statement_are_the_clients(engine: QueryEngine, cpu: StandIn, sql: str, message: str) -> None:

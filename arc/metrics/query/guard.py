@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from arc.errors import Invalid
-from arc.metrics.query.parsetree import MARKER, Rewriter, fold, words
+from arc.metrics.query.parsetree import BOUNDED, MARKER, Rewriter, fold, words
 from arc.metrics.query.sqltext import (
     LEXEME,
     Listing,
@@ -51,6 +51,19 @@ _REFUSED_FUNCTIONS = words("""
     combine finalize variant_bytes_to_variant
 """)
 
+
+# What makes a long text out of a short one does so outside of DuckDB's memory limit: 4 GB for repeat('x', 1000000000).
+# Macros of these names stand for them, which take each argument once and look at the length first.
+_MAX_TEXT = 100_000  # bytes of a value; DuckDB makes 2,048 at a time
+_MACROS = f"""
+CREATE OR REPLACE MACRO {BOUNDED["repeat"]}(s, n) AS list_transform([struct_pack(s := s, n := n)], lambda arc_given:
+    repeat(arc_given.s, CASE WHEN strlen(arc_given.s::VARCHAR) * arc_given.n::HUGEINT > {_MAX_TEXT}
+        THEN error('repeat: the result is longer than {_MAX_TEXT} bytes') ELSE arc_given.n END))[1];
+CREATE OR REPLACE MACRO {BOUNDED["lpad"]}(s, n, c) AS lpad(s, list_transform([n], lambda arc_given:
+    CASE WHEN arc_given > {_MAX_TEXT} THEN error('lpad: longer than {_MAX_TEXT}') ELSE arc_given END)[1], c);
+CREATE OR REPLACE MACRO {BOUNDED["rpad"]}(s, n, c) AS rpad(s, list_transform([n], lambda arc_given:
+    CASE WHEN arc_given > {_MAX_TEXT} THEN error('rpad: longer than {_MAX_TEXT}') ELSE arc_given END)[1], c);
+"""
 
 _SELECT: dict[str, Any] = {  # SELECT without anything, as a tree
     "type": "SELECT_NODE", "modifiers": [], "cte_map": {"map": []}, "select_list": [],
@@ -83,6 +96,7 @@ class Guard:
         self._parser = connection.cursor()
         self._lock = threading.Lock()
         self.functions = _harmless_functions(self._parser)
+        self._parser.execute(_MACROS)
         self.check = lru_cache(PLAN_CACHE)(self._check)
 
     def close(self) -> None:
