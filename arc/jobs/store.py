@@ -121,7 +121,7 @@ _CLAIM = (
     )
     .returning(*tasks.c)
 )
-_SECRETS = select(jobs.c.secrets).where(jobs.c.id == bindparam("b_id"))
+_CLAIMED_JOB = select(jobs.c.state, jobs.c.secrets).where(jobs.c.id == bindparam("b_id"))
 _IS_WAITED_FOR = select(tasks.c.seq).where(*_waits).limit(1)
 _WAITING_JOBS = select(tasks.c.job_id).where(*_waits).limit(bindparam("b_limit"))
 _ACTIVE_TASKS = select(tasks).where(tasks.c.job_id == bindparam("b_job"), tasks.c.state.in_(sorted(TASK_ACTIVE)))
@@ -241,9 +241,10 @@ class Changes:
         if row is None:
             return None
         self._record(row.job_id, row.id, TaskState.SCHEDULED, TaskState.RUNNING, node_id)
-        if self.connection.execute(_RUN_JOB, {"b_id": row.job_id}).rowcount:
+        state, secrets = self.connection.execute(_CLAIMED_JOB, {"b_id": row.job_id}).one()
+        if state == JobState.SCHEDULED:
+            self.connection.execute(_RUN_JOB, {"b_id": row.job_id})
             self._record(row.job_id, None, JobState.SCHEDULED, JobState.RUNNING)
-        secrets: str = self.connection.execute(_SECRETS, {"b_id": row.job_id}).scalar_one()
         return self.rows.task(row), secrets
 
     def progress(self, claim_id: str, task_id: str, percent: float) -> bool:
