@@ -115,15 +115,16 @@ class ShellRuntime:
     def _run_step(self, work: Work, step: Step, reporter: Reporter, whole: Deadline) -> str:
         deadline = whole.within(step.timeout_s)
         deadline.check()
-        output = Output(reporter)
-        with self._directory() as directory:
-            self._fill(directory, step)
-            status = self._execute(
-                self._command(work, step, directory), output, Progress(reporter, work.task_id), deadline
-            )
-            if status != 0:
-                raise TaskFailed(_exit_text(status, output.tail()))
-            return _result(directory / RESULT, self._options.result_bytes)
+        output, progress = Output(reporter), Progress(reporter, work.task_id)
+        try:
+            with self._directory() as directory:
+                self._fill(directory, step)
+                status = self._execute(self._command(work, step, directory), output, progress, deadline)
+                if status != 0:
+                    raise TaskFailed(_exit_text(status, output.tail()))
+                return _result(directory / RESULT, self._options.result_bytes)
+        except (OSError, ValueError) as exc:  # no space, no such interpreter, no such variable
+            raise TaskFailed(f"error executing command: {exc}") from exc
 
     def _execute(self, command: processes.Command, output: Output, progress: Progress, deadline: Deadline) -> int:
         """Exit status of one process. When this returns or raises, nothing of it runs any more."""
@@ -132,7 +133,7 @@ class ShellRuntime:
             progress.update(_read(command.cwd / PROGRESS, PROGRESS_BYTES))
 
         task_id = command.env[processes.TASK_MARK]
-        process = self._start(command)
+        process = processes.ProcessGroup(command)
         is_clean = False
         try:
             process.record(command.cwd.with_suffix(RECORD_SUFFIX), task_id)
@@ -146,12 +147,6 @@ class ShellRuntime:
             if not is_clean:  # somebody who left the group may still be there
                 processes.kill_marked(self._instance, lambda other: other != task_id)
         return status
-
-    def _start(self, command: processes.Command) -> processes.ProcessGroup:
-        try:
-            return processes.ProcessGroup(command)
-        except (OSError, ValueError) as exc:
-            raise TaskFailed(f"error executing command: {exc}") from exc
 
     def _command(self, work: Work, step: Step, directory: Path) -> processes.Command:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": self._home, **step.env}
@@ -181,10 +176,7 @@ class ShellRuntime:
                 self._give(Path(folder))
 
     def _write(self, path: Path, content: str, mode: int) -> None:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        except OSError as exc:
-            raise TaskFailed(f"error writing file {path.name!r}: {exc.strerror}") from exc
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)  # whatever the umask
             file.write(content.encode("utf-8", "replace"))

@@ -206,19 +206,18 @@ class TestDockerRuntime(RuntimeContract):
         assert found["TORK_OUTPUT"] == found["ARC_OUTPUT"] == "/tork/stdout"
         assert found["TORK_PROGRESS"] == found["ARC_PROGRESS"] == "/tork/progress"
 
-    @pytest.mark.parametrize(
-        ("files", "workdir", "error"),
-        [
-            ({"a": "x", "a/b": "x"}, "", "error copying files to container: "),
-            ({"a": "x"}, "/bin/busybox", "error creating container: "),
-        ],
-    )
     def test_nothing_stays_when_a_container_cannot_be_made(
-        self, make_runtime: Callable[..., DockerRuntime], files: dict[str, str], workdir: str, error: str
+        self, make_runtime: Callable[..., DockerRuntime], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found, _ = self.fails(make_runtime(), self.work(self.step("true", files=files), workdir=workdir))
+        def put(*_: Any) -> None:
+            raise TaskFailed("no space")
 
-        assert found.startswith(error)
+        not_a_directory, _ = self.fails(make_runtime(), self.work("true", workdir="/bin/busybox"))
+        monkeypatch.setattr(Engine, "put", put)
+        not_copied, _ = self.fails(make_runtime(), self.work("true"))
+
+        assert not_a_directory.startswith("error creating container: ")
+        assert not_copied == "no space"
 
     @pytest.mark.parametrize(
         ("fields", "text"),

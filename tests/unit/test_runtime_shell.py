@@ -132,6 +132,7 @@ class TestShellRuntime(RuntimeContract):
         self.fails(make_runtime(), self.work("exit 1"))
         self.fails(make_runtime(), self.work(self.step("true", env={"A=B": "x", "C": "\0"})))
         self.fails(make_runtime(cmd=("/no/such/shell",)), self.work("true"))
+        self.fails(make_runtime(), self.work(self.step("true", files={"a": "x", "a/b": "x"})))
 
         assert not list(work_dir.iterdir())
 
