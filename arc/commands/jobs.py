@@ -7,6 +7,7 @@ import re
 import time
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -179,7 +180,7 @@ class _Log:
     """The log of a job: each part once, oldest first."""
 
     def __init__(self, client: Client, job_id: str) -> None:
-        self._client, self._path = client, f"/jobs/{job_id}/log"
+        self._client, self._path = client, f"{_path(job_id)}/log"
         self._seen: set[str] = set()
 
     def news(self) -> list[str]:
@@ -227,8 +228,12 @@ def _at_its_line(error: Refused, name: str) -> ArcError:
     return ArcError(f"{name} was not submitted")
 
 
+def _path(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
 def _job(client: Client, job_id: str) -> Shape:
-    found: Shape = client.request("GET", f"/jobs/{job_id}").json()
+    found: Shape = client.request("GET", _path(job_id)).json()
     return found
 
 
@@ -296,7 +301,7 @@ def _each(url: str | None, token: str | None, method: str, suffix: str, job_ids:
 
     with Client(url, token) as client:
         for job_id in job_ids:
-            client.request(method, f"/jobs/{job_id}{suffix}")
+            client.request(method, _path(job_id) + suffix)
             click.echo(f"{done} {job_id}", err=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from flask import Response, jsonify, make_response, request
 from pydantic import BaseModel, ConfigDict
 
@@ -10,6 +12,8 @@ from arc import clock
 from arc.web.auth import PUBLIC
 from arc.web.parts import parts
 from arc.web.surface import Surface
+
+log = logging.getLogger(__name__)
 
 INFLUX_VERSION = "1.8.10-arc"  # clients read the generation off the first digit
 
@@ -72,19 +76,20 @@ def root() -> Response:
     )
 
 
-@surface.api("GET", "/health", needs=PUBLIC, answers={200: Health})
+@surface.api("GET", "/health", needs=PUBLIC, answers={200: Health, 503: Health})
 def health() -> Response:
-    """200 as long as the process serves; /ready says whether it can work.
+    """200 as long as the process serves, 503 when it cannot read its database; /ready says whether it can work.
 
     Programs written with InfluxDB's 2.x clients compare `status` with `pass`, so these clients are answered that.
     """
-    is_influx = request.headers.get("User-Agent", "").startswith("influxdb-client")
+    is_influx, is_up = request.headers.get("User-Agent", "").startswith("influxdb-client"), _is_database_there()
+    up, down = ("pass", "fail") if is_influx else ("UP", "DOWN")
     now, uptime_s = clock.rfc3339(clock.now_us()), parts().uptime_s()
-    return jsonify(
-        status="pass" if is_influx else "UP",
+    answer = jsonify(
+        status=up if is_up else down,
         service="Arc",
         name="arc",
-        message="ready for queries and writes",
+        message="ready for queries and writes" if is_up else "the metadata database cannot be read",
         version=arc.__version__,
         timestamp=now,
         time=now,
@@ -93,6 +98,8 @@ def health() -> Response:
         storage="local",
         checks=[],
     )
+    answer.status_code = 200 if is_up else 503
+    return answer
 
 
 @surface.api("GET", "/ready", needs=PUBLIC, answers={200: Readiness, 503: Readiness})
@@ -127,6 +134,15 @@ def ping(query: PingQuery) -> Response:
     answer.headers["X-Influxdb-Build"] = "OSS"
     answer.headers["Request-Id"] = request.environ["arc.request_id"]
     return answer
+
+
+def _is_database_there() -> bool:
+    try:
+        parts().jobs.reader.nodes()  # few rows, but out of the file
+    except Exception:  # whatever it is, no job and no token can be looked up
+        log.exception("the metadata database cannot be read")
+        return False
+    return True
 
 
 def _go_duration(seconds: float) -> str:

@@ -598,7 +598,20 @@ def test_nodes_are_listed_by_name(web: JobsApp) -> None:
     assert web.get("/queues/default")["subscribers"] == 4
 
 
-# --- switched off
+# --- health, and what is switched off
+
+
+def test_health_tells_that_the_database_is_gone(web: JobsApp) -> None:
+    assert web.client.get("/health").get_json()["status"] == "UP"
+    with web.db.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE nodes")
+
+    answer = web.client.get("/health")
+    of_influx = web.client.get("/health", headers={"User-Agent": "influxdb-client-python/1.50"})
+
+    assert (answer.status_code, answer.get_json()["status"]) == (503, "DOWN")
+    assert "version" in answer.get_json()
+    assert (of_influx.status_code, of_influx.get_json()["status"]) == (503, "fail")
 
 
 def test_jobs_can_be_switched_off(tmp_path: Path) -> None:
