@@ -269,7 +269,7 @@ def every_kind() -> list[Kind]:
 
 
 def test_every_kind_is_documented_with_its_arguments_and_stages() -> None:
-    rows = dict(re.findall(r"(?m)^\| `([^`]+/[^`]+)` \| (.*) \|$", (ROOT / "docs" / "actions.md").read_text("utf-8")))
+    rows = dict(re.findall(r"(?m)^\| `([^` ]+/[^` ]+)` \| (.*) \|$", (ROOT / "docs" / "actions.md").read_text("utf-8")))
 
     assert sorted(rows) == sorted(kind.name for kind in every_kind())
     for kind in every_kind():
