@@ -420,7 +420,7 @@ def test_columns_are_called_as_in_plain_duckdb(halved: QueryEngine, plain: duckd
         ("SELECT 9223372036854775807 + 1 + n FROM range(1) t(n)", "Out of Range Error"),
         ("SELECT repeat('x', 1000000000)", "Invalid Input Error: repeat: the result is longer than 100000 bytes"),
         (
-            "SELECT length(repeat(a, n + 99998)) FROM (SELECT repeat('xx', n) a, n FROM cpu)",
+            "SELECT length(repeat(a, 99998)) FROM (SELECT repeat('xx', 2) a FROM cpu)",
             "Invalid Input Error: repeat: ",
         ),
         ("SELECT length(rpad(host, 1000000000, 'y')) FROM cpu", "Invalid Input Error: rpad: longer than 100000"),
