@@ -26,6 +26,7 @@ from flask_openapi3.openapi import OpenAPI
 import arc
 from arc import logs
 from arc.web import (
+    actions,
     backup,
     compaction,
     continuous_queries,
@@ -92,6 +93,7 @@ SURFACES = tuple(
         fleet_enrolment,
         fleet_jobs,
         fleet_transport,
+        actions,
         tokens,
         monitoring,
         logview,
