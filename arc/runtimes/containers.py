@@ -74,6 +74,7 @@ class Attempt:
     def run(self) -> str:
         """The result of the main step. Raises TaskFailed."""
         self._deadline.check()
+        _refuse_shared_networks(self._networks)
         with ExitStack() as cleanup:
             if self._work.sidecars:
                 self._networks.append(self._new_network(cleanup))
@@ -300,7 +301,15 @@ def _places() -> dict[str, str]:
 
 
 def _aliases(step: Step) -> list[str]:
-    return [alias] if (alias := slug(step.name)) else []
+    """Never none: with an alias the engine takes only networks that somebody made, not the one of the host."""
+    return [slug(step.name) or "task"]
+
+
+def _refuse_shared_networks(networks: Iterable[str]) -> None:
+    """The network of the host, or of another container, is not a task's to choose."""
+    for network in networks:
+        if network == "host" or ":" in network:
+            raise TaskFailed(f"network {network} is not allowed")
 
 
 def _published(port: int) -> dict[str, list[dict[str, str]]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arc.runtimes.base import TaskFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from arc.runtimes.base import Mount
 
@@ -22,6 +22,8 @@ ENGINE_SOCKETS = (
     "/run/podman/podman.sock",
     "/run/crio/crio.sock",
 )
+FOREIGN_TYPES = ("tmpfs", "nfs", "nfs4", "cifs")  # of volumes: memory or another host's files, nothing of this host
+BIND_FLAGS = {"bind", "rbind"}
 CREATED_MODE = 0o707  # of a host directory that did not exist
 
 
@@ -50,6 +52,7 @@ def prepare(mount: Mount, policy: BindPolicy, new_volume: Callable[[Mount], str]
     """One entry of a container's mounts; creates the volume or host directory it needs. Raises TaskFailed."""
     if mount.type == "volume":
         _require(mount.target, "volume target is required")
+        _check_options(mount.opts, policy)
         return {"Type": "volume", "Source": new_volume(mount), "Target": mount.target}
     if mount.type == "bind":
         _require(mount.target, "bind target is required")
@@ -62,6 +65,13 @@ def prepare(mount: Mount, policy: BindPolicy, new_volume: Callable[[Mount], str]
         _require(not mount.source, "tmpfs source should be empty")
         return {"Type": "tmpfs", "Target": mount.target}
     raise TaskFailed(f"unknown mount type: {mount.type}")
+
+
+def _check_options(opts: Mapping[str, str], policy: BindPolicy) -> None:
+    """The options of a volume can mount whatever the host has: then the policy of bind mounts holds."""
+    is_bind = not BIND_FLAGS.isdisjoint(opts.get("o", "").split(","))
+    if is_bind or (set(opts) & {"type", "device"} and opts.get("type") not in FOREIGN_TYPES):
+        policy.resolve(opts.get("device", ""))
 
 
 def _require(condition: object, text: str) -> None:

@@ -332,6 +332,18 @@ class TestDockerRuntime(RuntimeContract):
 
         assert "network no-such-net not found" in error
 
+    @pytest.mark.parametrize("network", ["host", "container:any", "none", "HOST_ID"])
+    def test_network_of_the_host_is_refused(
+        self, engine: DockerEngine, make_runtime: Callable[..., DockerRuntime], network: str
+    ) -> None:
+        if network == "HOST_ID":
+            network = engine.api.networks(names=["host"])[0]["Id"]
+
+        error, recorder = self.fails(make_runtime(), self.work(self.step("echo in", name="#"), networks=(network,)))
+
+        assert "is not allowed" in error or "user defined networks" in error
+        assert recorder.text == ""
+
     def test_sidecar_is_ready_before_the_task_and_reachable_by_its_slug(
         self, make_runtime: Callable[..., DockerRuntime]
     ) -> None:

@@ -175,6 +175,32 @@ class TestMounts:
         with pytest.raises(TaskFailed, match="not allowed: data"):
             BindPolicy(allowed=True).resolve("data")
 
+    @pytest.mark.parametrize(
+        "opts",
+        [
+            {"type": "none", "o": "bind", "device": "/etc"},
+            {"type": "tmpfs", "o": "ro,rbind", "device": "/etc"},
+            {"o": "bind", "device": "/etc"},
+            {"type": "ext4", "device": "/dev/sda1"},
+            {"type": "overlay", "o": "lowerdir=/etc,upperdir=/x,workdir=/y", "device": "overlay"},
+            {"type": "none"},
+        ],
+    )
+    def test_volume_options_do_not_get_around_the_list(self, opts: dict[str, str]) -> None:
+        mount = Mount("volume", target="/x", opts=opts)
+
+        for policy in (BindPolicy(), BindPolicy(allowed=True, sources=("/srv",))):
+            with pytest.raises(TaskFailed, match="not allowed"):
+                prepare(mount, policy, lambda _: "made")
+
+    @pytest.mark.parametrize(
+        "opts", [{}, {"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}, {"type": "nfs", "device": ":/export"}]
+    )
+    def test_volumes_of_nothing_on_this_host_are_free(self, opts: dict[str, str]) -> None:
+        found = prepare(Mount("volume", target="/x", opts=opts), BindPolicy(), lambda _: "made")
+
+        assert found["Source"] == "made"
+
     def test_missing_directory_is_created(self, tmp_path: Path) -> None:
         source = tmp_path / "new" / "dir"
 
