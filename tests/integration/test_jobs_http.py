@@ -28,8 +28,8 @@ COMMAND_S = 60.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArcServer]:
-    """Without an engine for containers, so that only processes run."""
-    options = {"worker.runtime": "shell", "log.level": "WARNING"}
+    """Without an engine for containers, so that only processes run; one client may wait at a time."""
+    options = {"worker.runtime": "shell", "jobs.wait_slots": "1", "log.level": "WARNING"}
     with ArcServer(tmp_path_factory.mktemp("jobs") / "data", options) as shared:
         yield shared
 
@@ -161,6 +161,17 @@ def test_a_wait_ends_with_the_job(client: Connection) -> None:
     assert found.status == 200
     assert (found.json()["state"], found.json()["error"]) == ("FAILED", "error executing command: exit status 3")
     assert "execution" in found.json()
+
+
+def test_a_client_that_leaves_makes_room_for_the_next_one(server: ArcServer, client: Connection) -> None:
+    slow = {**shell("true", queue="nobody-serves-it"), "name": "left", "wait": {"timeout": "1h"}}
+    quick = {**shell("true"), "wait": {"timeout": "20s"}}
+    with server.connect() as leaving:
+        leaving.send("POST", "/jobs", slow)
+        wait_until(lambda: client.request("GET", "/jobs?q=left").json()["totalItems"] == 1, "the first job")
+        assert client.request("POST", "/jobs", quick).status == 503
+
+    wait_until(lambda: client.request("POST", "/jobs", quick).status == 200, "its place")
 
 
 def test_a_stop_of_the_server_ends_waits_at_once(make_server: Callable[..., ArcServer]) -> None:
