@@ -201,6 +201,46 @@ def test_a_bad_time_is_refused_by_the_name_of_its_parameter(client: Connection, 
     assert (answer.status, answer.json()["error"]) == (400, f"{field}: 'noon' is no ISO 8601 instant")
 
 
+# ------------------------------------------------------------------------- checklist rows 54 and 60 of the metrics
+
+
+def test_a_hundred_thousand_rows_are_the_same_as_json_and_as_arrow(client: Connection) -> None:
+    """Row 54; how fast each is, bench/query.py measures."""
+    client.store({"m": "large", "columns": rows_of(60_000)})
+    client.flush()
+    client.store({"m": "large", "columns": rows_of(40_000, first=60_000)})
+    sql = "SELECT n, host, epoch_ms(time) AS ms, n / 8 AS part FROM large ORDER BY n"
+
+    rows = client.query(sql)
+    table = client.table(sql)
+
+    assert table.num_rows == len(rows) == 100_000
+    assert rows == [list(row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("WITH cpu AS (SELECT 7 AS n) SELECT n FROM cpu", [[7]]),
+        ('WITH "1st" AS (SELECT n AS "2nd" FROM cpu) SELECT max("2nd") FROM "1st"', [[999]]),
+        ("WITH mine AS (SELECT n FROM cpu WHERE n < 2) SELECT count(*) FROM mine, (SELECT 1) AS mem", [[2]]),
+        ("SELECT 'x FROM nosuch', \"1st\" -- FROM nosuch\n FROM names60 /* FROM nosuch */", [["x FROM nosuch", 5]]),
+        ("SELECT created_at, \"2nd\" FROM names60 WHERE created_at LIKE 'in%'", [["insert", 1.5]]),
+        ("SELECT (SELECT max(n) FROM cpu), n FROM cpu WHERE n IN (SELECT min(n) + 1 FROM cpu)", [[999, 1]]),
+        ('SELECT s.n FROM names60 t, LATERAL (SELECT max(c.n) AS n FROM cpu c WHERE c.n < t."1st") s', [[4]]),
+        ("SELECT EXTRACT(year FROM time), EXTRACT(hour FROM time) FROM cpu WHERE n = 0", [[2025, 12]]),
+        ("SELECT count(*) FROM default.cpu WHERE time >= '2025-10-19T12:00:00Z' AND host = 'h1'", [[333]]),
+    ],
+)
+def test_measurements_are_found_where_they_are_meant(client: Connection, sql: str, rows: list[list[Any]]) -> None:
+    """Row 60: by the parse tree, not by the word that follows FROM."""
+    if not client.query("SELECT 1 FROM names60 LIMIT 1"):
+        columns = {"time": [T0_MS], "1st": [5], "2nd": [1.5], "created_at": ["insert"]}
+        client.store({"m": "names60", "columns": columns})
+
+    assert client.query(sql) == rows
+
+
 # ---------------------------------------------------------------------------------------------- MessagePack
 
 
