@@ -80,8 +80,8 @@ class Arc:
             self._start_loop(loop)
         _say(f"Arc {__version__} listens on {self._url()}, data directory {self.data_dir}")
         if self.config.get("jobs", "enabled"):
-            self.jobs.start()
             self._parts.callback(self.jobs.stop)
+            self.jobs.start()
         self.fleet.start()
         self._parts.callback(self.fleet.stop)
         self.queries.start()
