@@ -145,7 +145,7 @@ class Worker:
         self._version = version
         self._on_change = on_change
         self._unsaved: _Unsaved | None = None
-        self._last_look: tuple[int, float] = (0, 0.0)  # seq and monotonic time of the last step
+        self._last_look: tuple[int, float] = (0, 0.0)  # seq of the last step, and when it began
         self._next_prune = clocks.monotonic()
 
     @property
@@ -204,6 +204,7 @@ class Worker:
         if refusal := self._reason_to_give_up(record, kind):
             return self._give_up(record, refusal)
         running_us = record.running_us + self._elapsed_us(record)
+        self._last_look = (record.seq, self._clocks.monotonic())
         if not self._store.begin(record, record.crashes + record.is_begun, running_us, self._clocks.now_us()):
             return 0  # cancelled this very moment
         is_late = 0 < kind.deadline_s * US < running_us
@@ -211,7 +212,6 @@ class Worker:
         record = replace(record, is_begun=True)
         if is_late and change.state is not State.DONE:
             change = Change.failed(Deadline(kind.deadline_s), record.payload)
-        self._last_look = (record.seq, self._clocks.monotonic())
         return self._save(record, change)
 
     def _give_up(self, record: ActionRecord, reason: Exception) -> float:
@@ -233,7 +233,7 @@ class Worker:
         return None
 
     def _elapsed_us(self, record: ActionRecord) -> int:
-        """Time since the last look at this action; over a restart by the wall clock, where that went forward."""
+        """Time since the last step of this action began; over a restart by the wall clock, where that went forward."""
         seq, at = self._last_look
         if seq == record.seq:
             return int((self._clocks.monotonic() - at) * US)

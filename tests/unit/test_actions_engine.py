@@ -372,6 +372,23 @@ def test_deadline_gives_a_last_chance_and_then_fails(rig: Rig) -> None:
     assert engine.get(action.id)[0].payload["variant"] == "Deadline"
 
 
+def test_time_inside_of_steps_counts_too(rig: Rig) -> None:
+    seen: list[float] = []
+
+    def slow(context: Context) -> Outcome:
+        seen.append(context.running_s)
+        rig.time.pass_s(2)
+        return running()
+
+    engine = rig.engine(kind("slow", slow))
+    engine.schedule("example.com/slow", None)
+    for _ in range(3):
+        engine.cycle()
+        rig.time.pass_s(1)
+
+    assert seen == [0, 3, 6]
+
+
 def test_history_keeps_its_first_and_its_last_events(rig: Rig) -> None:
     engine = rig.engine(history_max=10)
     action = engine.schedule(PING, {"count": 30})
