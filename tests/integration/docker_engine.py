@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -58,6 +59,7 @@ class DockerEngine:
         self.socket = self._root / "docker.sock"
         self.address = f"unix://{self.socket}"
         self._log = self._root / "log"
+        namespace = f"arc-test-{secrets.token_hex(4)}"
         self._process = _background(
             [
                 *DOCKERD,
@@ -65,8 +67,8 @@ class DockerEngine:
                 f"--data-root={self._root}/data",
                 f"--exec-root={self._root}/exec",
                 f"--pidfile={self._root}/pid",
-                f"--containerd-namespace={self._root.name}",
-                f"--containerd-plugins-namespace={self._root.name}-plugins",
+                f"--containerd-namespace={namespace}",
+                f"--containerd-plugins-namespace={namespace}-plugins",
             ],
             self._log,
         )
