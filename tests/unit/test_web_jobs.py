@@ -442,6 +442,22 @@ def test_a_secret_is_not_in_the_answer_to_who_waits(web: JobsApp) -> None:
     assert SECRET not in answers[0].text
 
 
+def test_jobs_sealed_with_another_key_are_shown_without_their_content(tmp_path: Path) -> None:
+    with JobsApp(tmp_path, **{"jobs.encryption_key": "one"}) as web:
+        job_id = web.submit(secrets={"token": SECRET})["id"]
+        web.start()
+        web.complete("7", log="fine\n")
+    with JobsApp(tmp_path, **{"jobs.encryption_key": "other"}) as web:
+        listed, found = web.get("/jobs")["items"][0], web.get(f"/jobs/{job_id}")
+        task = found["execution"][0]
+
+        assert (listed["id"], listed["name"], listed["state"]) == (job_id, "report", "RUNNING")
+        assert (found["tasks"], found["context"]["job"]["name"]) == ([], "report")
+        assert (task["state"], task["result"]) == ("COMPLETED", "[encrypted]")
+        assert web.get(f"/tasks/{task['id']}") == task
+        assert web.get(f"/jobs/{job_id}/log")["items"][0]["contents"] == "fine\n"
+
+
 # --- logs and events
 
 
