@@ -101,6 +101,13 @@ class RuntimeContract:
 
         assert result == ""
 
+    def test_files_that_the_task_removed_are_empty(self, make_runtime: Callable[..., Runtime]) -> None:
+        result, recorder = self.run(
+            make_runtime(progress_s=0.1), self.work("rm -f $ARC_OUTPUT $ARC_PROGRESS; sleep 0.3; echo done")
+        )
+
+        assert (result, recorder.text, recorder.percents) == ("", "done\n", [])
+
     def test_failure_names_the_exit_code_and_the_last_ten_lines(self, make_runtime: Callable[..., Runtime]) -> None:
         error, recorder = self.fails(
             make_runtime(), self.work("for i in $(seq 12); do echo line $i; done; echo x > $ARC_OUTPUT; exit 7")

@@ -12,7 +12,7 @@ import io
 import secrets
 import tarfile
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -188,7 +188,8 @@ class Attempt:
         progress = Progress(self._reporter, self._work.task_id)
 
         def look() -> None:
-            progress.update(self._read(container, PROGRESS, PROGRESS_BYTES)[0])
+            with suppress(TaskFailed):  # the next look may succeed, and the end of the container tells more
+                progress.update(self._read(container, PROGRESS, PROGRESS_BYTES)[0])
 
         with closing(_Stream(self._engine, container, self._reporter)) as stream:
             self._engine.start(container)

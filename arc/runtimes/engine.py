@@ -153,9 +153,15 @@ class Engine:
             self._client.put_archive(container, path, archive)
 
     def get(self, container: str, path: str, max_bytes: int) -> tuple[bytes, int]:
-        """A tar archive with one file of the container, and the size of that file; no archive above max_bytes."""
+        """A tar archive with one file of the container, and the size of that file; no archive above max_bytes.
+
+        Nothing and 0 when the file is gone.
+        """
         with _explained("error copying files from container"):
-            chunks, stat = self._client.get_archive(container, path)
+            try:
+                chunks, stat = self._client.get_archive(container, path)
+            except docker.errors.NotFound:
+                return b"", 0
             size_bytes = int(stat["size"])
             archive = b"".join(chunks) if size_bytes <= max_bytes else b""
             chunks.close()

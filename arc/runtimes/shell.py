@@ -73,7 +73,7 @@ class ShellRuntime:
         self._home = _home(self._identity)
         self._host_env = hostenv.parse(options.host_env)
         self._work_dir = options.work_dir.absolute()
-        self._work_dir.mkdir(mode=0o711 if self._identity.is_switch else 0o700, parents=True, exist_ok=True)
+        self._make_work_dir()
         self._lock = threading.Lock()
         self._running: set[str] = set()  # task ids
         self._directories: set[str] = set()  # names of directories in use
@@ -92,6 +92,10 @@ class ShellRuntime:
     def check_health(self) -> None:
         if shutil.which(self._cmd[0]) is None:
             raise RuntimeUnavailable(f"the interpreter of shell tasks, {self._cmd[0]!r}, is not installed")
+        try:
+            self._make_work_dir()
+        except OSError as exc:
+            raise RuntimeUnavailable(f"the work directory of shell tasks cannot be made: {exc}") from exc
         if self._identity.is_switch:
             self._check_identity()
 
@@ -187,6 +191,10 @@ class ShellRuntime:
         """-1 keeps."""
         uid, gid = (-1 if number is None else number for number in (self._identity.uid, self._identity.gid))
         os.chown(path, uid, gid, follow_symlinks=False)
+
+    def _make_work_dir(self) -> None:
+        """Again before each health check: somebody may tidy up."""
+        self._work_dir.mkdir(mode=0o711 if self._identity.is_switch else 0o700, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def _directory(self) -> Iterator[Path]:

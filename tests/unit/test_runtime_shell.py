@@ -271,6 +271,21 @@ def test_health(make_runtime: Callable[..., ShellRuntime]) -> None:
         make_runtime(cmd=("no-such-shell", "-c")).check_health()
 
 
+def test_work_directory_that_somebody_removed_is_made_again(
+    make_runtime: Callable[..., ShellRuntime], work_dir: Path
+) -> None:
+    runtime = make_runtime()
+    work_dir.rmdir()
+
+    runtime.check_health()
+
+    assert work_dir.is_dir()
+    work_dir.rmdir()
+    work_dir.touch()
+    with pytest.raises(RuntimeUnavailable, match="the work directory of shell tasks cannot be made"):
+        runtime.check_health()
+
+
 def test_nothing_but_psutil_and_the_standard_library_is_needed() -> None:
     code = "import sys, arc.runtimes.shell; print(*{name.partition('.')[0] for name in sys.modules})"
 
