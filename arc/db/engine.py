@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUSY_S = 10  # seconds a transaction waits for its turn
 MIGRATIONS = Path(__file__).with_name("migrations")
+_SYNCHRONOUS = {True: "FULL", False: "NORMAL"}
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
 
 
@@ -53,16 +54,18 @@ class Database:
             yield connection
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self, *, is_durable: bool = True) -> Iterator[sa.Connection]:
         """A connection whose statements are kept together, or not at all. Transactions do not nest.
 
+        is_durable: on disk when this returns. Otherwise with the next durable one at the latest: a power cut may undo
+        it, the death of the process does not.
         Raises Unavailable when the database stays locked or has no space.
         """
         if not self._writer.acquire(timeout=BUSY_S):
             raise Unavailable("the metadata database is busy")
         try:
             with (
-                self._engine.connect().execution_options(sqlite_begin="BEGIN IMMEDIATE") as connection,
+                self._engine.connect().execution_options(sqlite_synchronous=_SYNCHRONOUS[is_durable]) as connection,
                 connection.begin(),
             ):
                 yield connection
@@ -141,7 +144,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     """Writers take the lock at once: one that starts as a reader cannot wait for it later."""
-    connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+    synchronous = connection.get_execution_options().get("sqlite_synchronous")
+    if synchronous and connection.info.get("synchronous") != synchronous:  # the connection remembers it, too
+        connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+        connection.info["synchronous"] = synchronous
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if synchronous else "BEGIN")
 
 
 def _unavailable(error: OperationalError) -> Unavailable | None:

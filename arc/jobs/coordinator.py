@@ -144,7 +144,7 @@ class Coordinator:
         """Start the next task of a queue that one of the runtimes (container, process) can run."""
         self._signals.look(queue)
         now_us = clock.now_us()
-        with self._changes(now_us) as changes:
+        with self._changes(now_us, is_durable=False) as changes:
             found = changes.claim(node_id, queue, runtimes, self._lease_until(now_us))
         if found is None:
             return None
@@ -157,12 +157,12 @@ class Coordinator:
         self._signals.wait(queue, timeout_s)
 
     def progress(self, claim_id: str, task_id: str, percent: float) -> bool:
-        with self._changes(clock.now_us()) as changes:
+        with self._changes(clock.now_us(), is_durable=False) as changes:
             return changes.progress(claim_id, task_id, round(min(max(percent, 0.0), 100.0), 2))
 
     def log(self, claim_id: str, task_id: str, contents: str) -> bool:
         """contents: redacted by the worker, which alone sees secrets that two parts share."""
-        with self._changes(clock.now_us()) as changes:
+        with self._changes(clock.now_us(), is_durable=False) as changes:
             return changes.log(claim_id, task_id, _parts(_clean(contents)))
 
     def complete(self, claim_id: str, task_id: str, result: str) -> bool:
@@ -195,7 +195,7 @@ class Coordinator:
     def heartbeat(self, node: NodeReport, claims: Mapping[str, str]) -> set[str]:
         """claims: task id to claim id of what the node runs. Returns ids of tasks that it has to stop."""
         now_us = clock.now_us()
-        with self._changes(now_us) as changes:
+        with self._changes(now_us, is_durable=False) as changes:
             save_node(changes.connection, node, now_us)
             return set(claims) - changes.extend_leases(claims, self._lease_until(now_us))
 
@@ -242,7 +242,7 @@ class Coordinator:
     def _start(self, found: Sequence[Job], now_us: int) -> None:
         started = [replace(job, state=JobState.SCHEDULED, started_at=now_us, position=1) for job in found]
         plans = [self._planner.advance(job, 1, now_us) for job in started]
-        with self._changes(now_us) as changes:
+        with self._changes(now_us, is_durable=False) as changes:
             for old, new, plan in zip(found, started, plans, strict=True):
                 if changes.job(old, new):
                     _apply(changes, new, plan)
@@ -306,8 +306,9 @@ class Coordinator:
         return now_us + int(self._options.lease_s * US_PER_S)
 
     @contextmanager
-    def _changes(self, now_us: int) -> Iterator[Changes]:
-        with self._store.changes(now_us) as changes:
+    def _changes(self, now_us: int, *, is_durable: bool = True) -> Iterator[Changes]:
+        """is_durable: False for what nobody relies on after a power cut, since all that runs ends with it."""
+        with self._store.changes(now_us, is_durable=is_durable) as changes:
             yield changes
         for queue in changes.queues:
             self._signals.send(queue)

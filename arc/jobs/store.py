@@ -316,9 +316,9 @@ class JobStore:
         self.rows = Rows(sealer)
 
     @contextmanager
-    def changes(self, now_us: int) -> Iterator[Changes]:
-        """One transaction; kept whole, or not at all."""
-        with self._db.transaction() as connection:
+    def changes(self, now_us: int, *, is_durable: bool = True) -> Iterator[Changes]:
+        """One transaction; kept whole, or not at all. is_durable: see Database.transaction()."""
+        with self._db.transaction(is_durable=is_durable) as connection:
             made = Changes(connection, self.rows, now_us)
             yield made
             made.write_events()

@@ -112,6 +112,15 @@ def test_sqlite_is_set_up_for_safety(db: Database) -> None:
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+def test_only_durable_transactions_wait_for_the_disk(db: Database) -> None:
+    found = []
+    for is_durable in (True, False, True):
+        with db.transaction(is_durable=is_durable) as connection:
+            found.append(connection.scalar(text("PRAGMA synchronous")))
+
+    assert found == [2, 1, 2]
+
+
 def test_files_are_private(db: Database, tmp_path: Path) -> None:
     with db.transaction() as tx:
         add(tx, "x")
