@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc.access.tokens import TokenStore
+from arc.jobs.service import Jobs
 from arc.web.application import create_app
 from arc.web.parts import Parts
 from tests.unit.rig import DAY, HOUR, NOW, Rig
@@ -37,7 +38,8 @@ class Api:
         tokens = TokenStore(rig.db)
         tokens.bootstrap(SECRET)
         self.rig = rig
-        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, None, None)  # type: ignore[arg-type]
+        jobs = Jobs(rig.db, rig.config, rig.data_dir)  # its workers are not started
+        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, jobs, None)  # type: ignore[arg-type]
         self.app = create_app(parts)
         self.client: FlaskClient = self.app.test_client()
         self.reader = {"Authorization": f"Bearer {tokens.create('reader', permissions=['read'])[1]}"}
