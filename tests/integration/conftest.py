@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: one shared server per module, and servers of a test's own."""
+"""Fixtures of the integration tests: one shared server per module, servers of a test's own, a container engine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.integration.server import ArcServer, Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.integration.docker_engine import DockerEngine
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +42,15 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., ArcServer]]:
     for server in made:
         if server.is_running:
             server.kill9()
+
+
+@pytest.fixture(scope="session")
+def container_engine() -> Iterator[DockerEngine]:
+    """A container engine of the test run's own; skips where none can be started, which fails in CI."""
+    from tests.integration import docker_engine  # the SDK is slow to import
+
+    if reason := docker_engine.missing():
+        pytest.skip(reason)
+    engine = docker_engine.DockerEngine()
+    yield engine
+    engine.stop()

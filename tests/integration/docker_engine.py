@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("dockerd", "busybox", "docker-registry")
 IMAGE = "arc-test:1"
-LIFE_S = "1800"  # a run that is killed leaves no engine for ever
+LIFE_S = "3600"  # a run that is killed leaves no engine for ever
 # No bridge and no firewall rules: nothing of the host changes. Published ports work through the engine's own proxy.
 DOCKERD = (
     "dockerd",

@@ -43,13 +43,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[DockerEngine]:
-    if reason := docker_engine.missing():
-        pytest.skip(reason)
-    engine = DockerEngine()
-    yield engine
-    engine.stop()
+@pytest.fixture
+def engine(container_engine: DockerEngine) -> DockerEngine:
+    return container_engine
 
 
 @pytest.fixture(scope="module")
