@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from arc import clock
+from arc import clock, datadir
 from arc.db.engine import open_database
 from arc.jobs.records import Job
 from arc.jobs.sealing import Sealer, load_key
@@ -89,19 +89,16 @@ def listing(stored: int, runs: int) -> dict[str, Any]:
     """Requests in turns, so that none profits from the others' cache alone."""
     with tempfile.TemporaryDirectory(prefix="arc-bench-") as folder:
         data_dir = Path(folder) / "data"
-        with ArcServer(data_dir, OPTIONS) as server:
-            server.stop()
-            note(f"storing {stored} jobs")
-            fill(data_dir, stored)
-            server.start()
-            with server.connect() as connection:
-                found = {name: total_of(connection, path) for name, path in SEARCHES.items()}
-                seconds: dict[str, list[float]] = {name: [] for name in SEARCHES}
-                for _ in range(runs):
-                    for name, path in SEARCHES.items():
-                        started_s = time.perf_counter()
-                        total_of(connection, path)
-                        seconds[name].append(time.perf_counter() - started_s)
+        note(f"storing {stored} jobs")
+        fill(data_dir, stored)
+        with ArcServer(data_dir, OPTIONS) as server, server.connect() as connection:
+            found = {name: total_of(connection, path) for name, path in SEARCHES.items()}
+            seconds: dict[str, list[float]] = {name: [] for name in SEARCHES}
+            for _ in range(runs):
+                for name, path in SEARCHES.items():
+                    started_s = time.perf_counter()
+                    total_of(connection, path)
+                    seconds[name].append(time.perf_counter() - started_s)
     return {
         "stored": stored,
         "found": found,
@@ -112,7 +109,7 @@ def listing(stored: int, runs: int) -> dict[str, Any]:
 
 def fill(data_dir: Path, count: int) -> None:
     """Ended jobs, straight into the database."""
-    db, rng = open_database(data_dir), random.Random(7)
+    db, rng = open_database(datadir.create(data_dir)), random.Random(7)
     store = JobStore(db, Sealer(load_key("", data_dir / "secrets")))
     first_us = clock.now_us() - count * clock.US_PER_S
     for start in range(0, count, AT_ONCE):
