@@ -27,8 +27,8 @@ bench: $(VENV)/tested
 	$(BIN)/python -m bench.jobs
 
 crash: $(VENV)/tested
-	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 $(BIN)/python -m pytest tests/integration/test_crash.py \
-		tests/integration/test_actions_crash.py
+	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 $(BIN)/python -m pytest tests/integration/test_crash.py \
+		tests/integration/test_actions_crash.py tests/integration/test_jobs_crash.py
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Arc needs Python 3.11 or newer, with its venv module (Debian: python3-venv)" >&2; exit 1; }
