@@ -25,10 +25,12 @@ SHELL = """\
 set -eu
 install_dir=/opt/arc
 mkdir -p "$install_dir"
-python3 -c 'import psutil' 2>/dev/null \\
-  || { command -v apt-get >/dev/null && apt-get install -y python3-psutil; } \\
-  || { command -v dnf >/dev/null && dnf install -y python3-psutil; } \\
-  || python3 -m pip install psutil
+if ! python3 -c 'import psutil' 2>/dev/null; then
+  if command -v apt-get >/dev/null; then apt-get install -y python3-psutil
+  elif command -v dnf >/dev/null; then dnf install -y python3-psutil
+  else python3 -m pip install psutil
+  fi
+fi
 curl -fsS -H 'X-Enrolment-Token: '{token} -o "$install_dir/arc-agent.pyz" {url}/api/v1/agents/program
 python3 "$install_dir/arc-agent.pyz" agent init --server {url} --enrolment-token {token}{identity} \\
   --install-dir "$install_dir" --start
