@@ -8,7 +8,6 @@ waits for an expression, and who comes too late changes nothing.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from arc.jobs.queuenames import is_for_tasks
 from arc.jobs.records import Claim, Job, QueueNotFound
 from arc.jobs.redaction import Redactor
 from arc.jobs.rows import holds_secrets
-from arc.jobs.signals import WorkSignals
+from arc.jobs.signals import EndWaiters, WorkSignals
 from arc.jobs.states import JOB_ACTIVE, JobState, TaskState
 from arc.loop import PeriodicLoop
 
@@ -60,7 +59,7 @@ class Coordinator:
         self._options = options
         self._signals = WorkSignals()
         self._stop_listeners: list[Callable[[Collection[str]], None]] = []
-        self._waiters = _Waiters()
+        self._waiters = EndWaiters()
         self.starter = JobStarter(self)
         self.sweeper = LeaseSweeper(self)
 
@@ -90,7 +89,14 @@ class Coordinator:
         if job.position > job.task_count:
             raise Invalid("job has no more tasks to run")
         now_us = clock.now_us()
-        again = replace(job, state=JobState.RUNNING, failed_at=None, error=None, position=max(job.position, 1))
+        again = replace(
+            job,
+            state=JobState.RUNNING,
+            started_at=job.started_at or now_us,
+            failed_at=None,
+            error=None,
+            position=max(job.position, 1),
+        )
         plan = self._planner.advance(again, again.position, now_us)
         with self._changes(now_us) as changes:
             if not changes.job(job, again, "restarted by a user"):
@@ -131,6 +137,7 @@ class Coordinator:
                 if (left_s := ends_at - time.monotonic()) <= 0:
                     raise TimedOut("timeout waiting for job to complete")
                 ended.wait(min(left_s, FALLBACK_S))
+                ended.clear()  # it may have been restarted by now
         return job
 
     def stop(self) -> None:
@@ -348,40 +355,6 @@ class LeaseSweeper(PeriodicLoop):
 
     def step(self, now_us: int) -> int:
         return self._coordinator.redeliver_expired(now_us)
-
-
-class _Waiters:
-    """Threads that wait for the end of a job."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: dict[str, list[threading.Event]] = {}
-        self.is_closed = False
-
-    @contextmanager
-    def waiting_for(self, job_id: str) -> Iterator[threading.Event]:
-        event = threading.Event()
-        with self._lock:
-            self._events.setdefault(job_id, []).append(event)
-        try:
-            yield event
-        finally:
-            with self._lock:
-                self._events[job_id].remove(event)
-                if not self._events[job_id]:
-                    del self._events[job_id]
-
-    def tell(self, job_id: str) -> None:
-        with self._lock:
-            for event in self._events.get(job_id, ()):
-                event.set()
-
-    def close(self) -> None:
-        self.is_closed = True
-        with self._lock:
-            for events in self._events.values():
-                for event in events:
-                    event.set()
 
 
 def _apply(changes: Changes, job: Job, plan: Plan) -> None:

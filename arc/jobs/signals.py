@@ -1,10 +1,15 @@
-"""Wakes threads that wait for work of a queue."""
+"""Wakes threads that wait: for work in a queue, for the end of a job."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class WorkSignals:
@@ -62,3 +67,37 @@ class WorkSignals:
 
     def _condition(self, queue: str) -> threading.Condition:
         return self._conditions.setdefault(queue, threading.Condition(self._lock))
+
+
+class EndWaiters:
+    """Threads that wait for the end of a job."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[str, list[threading.Event]] = {}
+        self.is_closed = False
+
+    @contextmanager
+    def waiting_for(self, job_id: str) -> Iterator[threading.Event]:
+        event = threading.Event()
+        with self._lock:
+            self._events.setdefault(job_id, []).append(event)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._events[job_id].remove(event)
+                if not self._events[job_id]:
+                    del self._events[job_id]
+
+    def tell(self, job_id: str) -> None:
+        with self._lock:
+            for event in self._events.get(job_id, ()):
+                event.set()
+
+    def close(self) -> None:
+        self.is_closed = True
+        with self._lock:
+            for events in self._events.values():
+                for event in events:
+                    event.set()
