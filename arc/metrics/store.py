@@ -143,7 +143,7 @@ class StoreOptions:
     wal_sync: str = "always"
     wal_sync_interval_ms: int = 100
     wal_segment_bytes: int = 64 << 20
-    buffer_rows: int = 500_000
+    buffer_rows: int = 1_000_000
     buffer_age_s: float = 60.0  # rows are on disk and visible before it; a flush makes files of them
     buffer_bytes: int = 256 << 20
     max_inflated_bytes: int = 100 << 20
@@ -166,6 +166,7 @@ class MetricStore:
         self._committing = threading.Lock()
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
+        self._room_by: float | None = None  # monotonic seconds; until then writers wait for room
         self._room_seekers = threading.Semaphore(_MAX_ROOM_SEEKERS)
         self._closing = threading.Lock()
         self._changing = threading.Lock()
@@ -566,7 +567,10 @@ class MetricStore:
         if self._room_seekers.acquire(blocking=False):
             try:
                 with self._room:
-                    if self._room.wait_for(lambda: self._buffer.size_bytes <= self.options.buffer_bytes, _ROOM_WAIT_S):
+                    # One deadline for all: writes that wait one after the other would hold up those behind them.
+                    self._room_by = self._room_by or time.monotonic() + _ROOM_WAIT_S
+                    wait_s = max(0.0, self._room_by - time.monotonic())
+                    if self._room.wait_for(lambda: self._buffer.size_bytes <= self.options.buffer_bytes, wait_s):
                         return
             finally:
                 self._room_seekers.release()
@@ -703,6 +707,7 @@ class MetricStore:
             self._lake_version = version
             self._now_in_lake(schemas)
             self._buffer.drop()
+            self._room_by = None
             self._room.notify_all()
         if rows:
             self.counters.flushes += 1

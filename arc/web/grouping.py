@@ -79,13 +79,13 @@ class WriteThread:
 
     def _run(self) -> None:
         while group := self._groups.get():
-            try:
-                for write in group:
-                    write.begin()
-                for write in group:
+            for write in group:
+                write.begin()
+            for write in group:
+                try:
                     write.service()
-            except Exception:
-                log.exception("a group of writes failed")
+                except Exception:  # one broken connection must not cost the others their answers
+                    log.exception("answering a write failed")
             self._answered.put(None)
             if not self._is_awaited:
                 self._wake()

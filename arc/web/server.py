@@ -403,7 +403,7 @@ class _Dispatcher(ThreadedTaskDispatcher):
             super().add_task(channel)
 
     def hand_over_writes(self) -> None:
-        if self._writes:
+        while self._writes:  # a connection with more than one has added the next meanwhile
             self._write_thread.hand_over([self._writes.popleft() for _ in range(len(self._writes))])
 
     def wake(self) -> None:
