@@ -1,6 +1,7 @@
 """The HTTP server: Waitress, set up for large bodies, many idle connections and a stop that loses nothing.
 
 main thread: poll sockets, parse requests -> request threads: WSGI application -> sockets
+                                          -> write thread: likewise, for small writes, group by group (grouping.py)
 A stop closes the listening socket and idle connections, and goes on polling until running requests are answered or
 their time is up.
 """
@@ -43,6 +44,7 @@ MAX_CONNECTIONS = 10_000
 RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third of its time
 OUT_BUFFER_BYTES = 16 * 2**20  # of an answer that wait for a slow reader; then its thread waits too
 PIECE_BYTES = 2**20  # of an answer that are handed to the socket at a time
+MAX_GROUP = 16  # writes; all of a group are in memory at once, inflated and decoded
 GROUPED_BYTES = 2**20  # larger writes have threads of their own, so that the small ones need not wait for them
 IDLE_S = 120  # connections without a request are closed after this
 IMPORT_MEMORY_BYTES = 2**20  # of a file to import; the rest waits on disk
@@ -404,7 +406,8 @@ class _Dispatcher(ThreadedTaskDispatcher):
 
     def hand_over_writes(self) -> None:
         while self._writes:  # a connection with more than one has added the next meanwhile
-            self._write_thread.hand_over([self._writes.popleft() for _ in range(len(self._writes))])
+            count = min(len(self._writes), MAX_GROUP)
+            self._write_thread.hand_over([self._writes.popleft() for _ in range(count)])
 
     def wake(self) -> None:
         """Of the main thread after each answer; the write thread does it once for all of a group."""

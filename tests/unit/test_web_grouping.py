@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -13,7 +13,7 @@ import pytest
 
 from arc.metrics.store import MetricStore
 from arc.web.grouping import WriteThread
-from arc.web.server import GROUPED_BYTES, ArcServer
+from arc.web.server import GROUPED_BYTES, MAX_GROUP, ArcServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -145,6 +145,17 @@ def test_write_that_fails_fails_alone(path: str) -> None:
     with serving(who) as server:
         assert answer_to(server, "POST", path)[0] == 500
         assert answer_to(server, "POST", "/write") == (200, b"writes")
+
+
+def test_more_writes_at_once_than_a_group_holds_are_all_answered() -> None:
+    request = b"POST /write HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+
+    with serving(who) as server, ExitStack() as opened:
+        address = ("127.0.0.1", server.port)
+        clients = [opened.enter_context(socket.create_connection(address, WAIT_S)) for _ in range(2 * MAX_GROUP + 1)]
+        for client in clients:
+            client.sendall(request)
+        assert all(client.recv(1000).startswith(b"HTTP/1.1 200 OK") for client in clients)
 
 
 def test_writes_sent_one_behind_the_other_are_answered_one_behind_the_other() -> None:
