@@ -22,12 +22,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 import arc
 from arc.web.counters import BUCKETS_S
+from arc.web.fleet_figures import fleet_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.metrics_core import Metric
 
+    from arc.fleet.service import Fleet
     from arc.jobs.service import Jobs
     from arc.metrics.store import MetricStore
     from arc.metrics.upkeep import Upkeep
@@ -138,6 +140,9 @@ FAMILIES: Final = (
     Family("arc_jobs_running", "Jobs that run"),
     Family("arc_tasks_running", "Tasks that run"),
     Family("arc_nodes_online", "Nodes that coordinate jobs or run tasks and were heard of in the last five minutes"),
+    Family("arc_agents_online", "Agents that were heard of lately"),
+    Family("arc_agents_offline", "Agents that are known and silent"),
+    Family("arc_agents_waiting", "Agents whose poll waits for work now"),
     Family("arc_nodes_cpu_percent", "Mean load of these nodes"),
     Family("arc_db_connections_open", "Places at which queries run, [query] concurrency"),
     Family("arc_db_connections_in_use", "Places in use"),
@@ -158,6 +163,7 @@ def figures(parts: Parts) -> Figures:
         **_queries(parts),
         **_upkeep(parts.upkeep),
         **_jobs(parts.jobs),
+        **_fleet(parts.fleet),
     }
 
 
@@ -166,7 +172,7 @@ def prometheus_text(parts: Parts) -> bytes:
     registry = CollectorRegistry()
     registry.register(_Collector(parts))
     ProcessCollector(registry=registry)
-    return generate_latest(registry)
+    return generate_latest(registry) + fleet_text(parts)
 
 
 class _Collector:
@@ -377,6 +383,11 @@ def _upkeep(upkeep: Upkeep) -> Figures:
         "continuous_query_records_written_total": continuous.rows,
         "continuous_query_seconds_total": round(continuous.took_s, 6),
     }
+
+
+def _fleet(fleet: Fleet) -> Figures:
+    counts = fleet.agents.counts()
+    return {"agents_online": counts[True], "agents_offline": counts[False], "agents_waiting": fleet.hub.waiting}
 
 
 def _jobs(jobs: Jobs) -> Figures:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from arc import clock, config, logs
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
+from arc.fleet.service import Fleet
 from arc.jobs.documents.models import JobDocument
 from arc.jobs.service import Jobs
 from arc.metrics.query.engine import QueryEngine
@@ -42,6 +43,11 @@ WRITE = "/write/v2/msgpack"
 MINUTE_US = 60 * clock.US_PER_S
 DOCS = Path(__file__).parents[2] / "docs" / "monitoring.md"
 REQUIRED = [part.name for part in fields(Parts) if part.default is MISSING and part.default_factory is MISSING]
+FLEET_FAMILIES = {  # of arc/web/fleet_figures.py
+    *("arc_job_executed", "arc_job_succeeded", "arc_job_failed", "arc_job_expired", "arc_job_log_size_bytes"),
+    "arc_api_mqtt_message_duration_seconds",
+    *("arc_fleet_sweeps_total", "arc_fleet_sweep_changes_total", "arc_fleet_sweep_seconds_total"),
+}
 WAL_GETS = ("status", "stats", "files", "health", "recovery/history")
 WAL_POSTS = ("cleanup", "compact", "flush", "recover")
 
@@ -64,6 +70,7 @@ class Monitored:
             "queries": self.queries,
             "upkeep": upkeep,
             "jobs": Jobs(self.db, settings, data_dir),  # its workers are not started
+            "fleet": Fleet(self.db, settings, tokens, self.store.write_lines),
         }
         self.parts = Parts(**dict.fromkeys(REQUIRED) | given)  # type: ignore[arg-type]  # no other part is asked
         self.client: FlaskClient = create_app(self.parts).test_client()
@@ -192,7 +199,8 @@ def test_prometheus_reads_every_family_with_help_and_type(arc: Monitored) -> Non
 
     assert answer.content_type == "text/plain; version=0.0.4; charset=utf-8"
     assert all(
-        family.documentation and family.type in ("counter", "gauge", "histogram") for family in families.values()
+        family.documentation and family.type in ("counter", "gauge", "histogram", "summary")
+        for family in families.values()
     )
     shown = {name for name, family in families.items() if name.startswith("arc_")}
     unused = {family.name for family in FAMILIES if re.match("arc_(lineprotocol|json|arrow)_re", family.name)}
@@ -351,6 +359,7 @@ def test_families_have_names_of_their_kind_and_stand_in_the_documentation() -> N
         "arc_http_responses_total",
         "arc_http_latency_seconds",
         "arc_queue_tasks_waiting",
+        *FLEET_FAMILIES,
     }
 
 
