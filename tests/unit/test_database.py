@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from arc import datadir
-from arc.db import engine, fleet_tables, tables
+from arc.db import engine, fleet_tables, tables  # noqa: F401 - its tables belong to the metadata
 from arc.db.engine import Database, SchemaTooNew, open_database
 from arc.db.tables import api_tokens
 from arc.errors import ConfigError, Unavailable
@@ -34,6 +36,11 @@ def add(connection: Connection, *names: str) -> None:
     for name in names:
         rest = {"description": "", "permissions": "", "created_at": 0, "enabled": True}
         connection.execute(insert(api_tokens).values(name=name, token_hash=name, **rest))
+
+
+def commit(db: Database, name: str) -> None:
+    with db.transaction() as tx:
+        add(tx, name)
 
 
 def count(db: Database) -> int:
@@ -109,16 +116,55 @@ def test_sqlite_is_set_up_for_safety(db: Database) -> None:
             name: connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
         }
 
-    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+    assert found == {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1}
 
 
-def test_only_durable_transactions_wait_for_the_disk(db: Database) -> None:
-    found = []
+def test_only_durable_transactions_wait_for_the_disk(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[os.stat_result] = []
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: (synced.append(os.fstat(file)), fdatasync(file)))
+
     for is_durable in (True, False, True):
-        with db.transaction(is_durable=is_durable) as connection:
-            found.append(connection.scalar(text("PRAGMA synchronous")))
+        with db.transaction(is_durable=is_durable) as tx:
+            add(tx, f"durable {is_durable} {len(synced)}")
 
-    assert found == [2, 1, 2]
+    assert len(synced) == 2
+
+
+def test_what_is_synced_is_the_log_of_the_database(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.append(os.fstat(file).st_ino))
+
+    with db.transaction() as tx:
+        add(tx, "new")
+
+    assert synced == [(tmp_path / "arc.db-wal").stat().st_ino]
+
+
+def test_commits_that_wait_together_need_the_disk_once(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_disk, go, synced = threading.Event(), threading.Event(), []
+
+    def slow(file: int) -> None:
+        synced.append(file)
+        at_disk.set()
+        assert go.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    threads = [threading.Thread(target=commit, args=(db, f"t{number}")) for number in range(5)]
+    threads[0].start()
+    assert at_disk.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    deadline = time.monotonic() + 10
+    while count(db) < 5:  # all are committed while the first still waits for the disk
+        assert time.monotonic() < deadline
+    go.set()
+    for thread in threads:
+        thread.join()
+
+    assert len(synced) == 2
 
 
 def test_files_are_private(db: Database, tmp_path: Path) -> None:
