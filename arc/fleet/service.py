@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 DAY_US = 86_400 * clock.US_PER_S
 HANDED_S = 5.0  # until what was handed out and is not confirmed is handed out again
 OFFLINE_BATCH = 50  # agents of one transaction, so that others get their turn when a network falls silent
-MAX_RETRY_SHARE = 0.5  # of the time after which a silent agent is offline: the longest it is sent away
+MAX_RETRY_SHARE = 0.65  # of the time after which a silent agent is offline: the longest it is sent away
 SAVE_SEEN_S = 15.0
 SWEEP_PAUSE_S = 5.0
 SWEEP_S = 60.0  # between two passes of what is in no hurry

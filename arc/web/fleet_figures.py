@@ -6,10 +6,9 @@ ends every counter in _total and knows no quantiles. Source: the remote agents s
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-from prometheus_client.utils import floatToGoString
 
 from arc.fleet.counters import MESSAGE_BUCKETS_S
 from arc.web.counters import Tally
@@ -118,5 +117,9 @@ def _family(name: str, kind: str, about: str, samples: Iterable[Sample]) -> str:
     lines = [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
     for suffix, labels, value in samples:
         shown = ",".join(f'{label}="{text}"' for label, text in labels.items())
-        lines.append(f"{name}{suffix}{'{' + shown + '}' if shown else ''} {floatToGoString(value)}")
+        lines.append(f"{name}{suffix}{'{' + shown + '}' if shown else ''} {_number(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else str(float(value))
