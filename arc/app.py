@@ -48,6 +48,8 @@ def serve(config: Config) -> None:
         app.run()
     finally:
         app.stop()
+    if app.is_restarting:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
 
 
 class _WithoutPandas(MetaPathFinder):
@@ -63,6 +65,7 @@ class Arc:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.is_restarting = False
         self._failure: Exception | None = None
         with ExitStack() as parts:  # unwinds what was built when a later part fails
             self._build(parts)
@@ -103,6 +106,11 @@ class Arc:
         """Finish running requests, flush, close; may be called twice."""
         self._parts.close()
 
+    def restart(self) -> None:
+        """Have the server stop in good order and begin anew in the same process; returns at once."""
+        self.is_restarting = True
+        self._server.stop()
+
     def _build(self, parts: ExitStack) -> None:
         """Parts that only need each other; nothing runs yet."""
         self.data_dir = datadir.create(self.config.get("storage", "dir"))
@@ -115,6 +123,7 @@ class Arc:
         self._build_metrics(parts)
         self._build_jobs()
         self._build_fleet()
+        self._build_node(parts)
 
     def _build_metrics(self, parts: ExitStack) -> None:
         from arc.backup.service import Backups
@@ -146,6 +155,12 @@ class Arc:
 
         self.fleet = Fleet(self.db, self.config, self.tokens, self.store.write_lines)
 
+    def _build_node(self, parts: ExitStack) -> None:
+        from arc.servernode import ServerNode
+
+        self.node = ServerNode(self.config, self.data_dir, self.db, self.store, self.upkeep, self.backups, self.restart)
+        parts.callback(self.node.stop)
+
     def _open(self) -> None:
         try:
             self.store.start()
@@ -156,6 +171,7 @@ class Arc:
             return
         if self.config.get("collect", "host"):
             self.collector.start()
+        self.node.start()
 
     def _await_opening(self) -> None:
         """A stop during a long replay does not wait for it: the next start replays again, exactly once."""
@@ -182,6 +198,7 @@ class Arc:
             self.fleet,
             self.log_ring,
             self.cache,
+            node=self.node.node,
         )
         try:
             return ArcServer(
@@ -204,6 +221,7 @@ class Arc:
         """At the begin of a stop: answers that wait for something do not get it any more."""
         self.jobs.begin_stop()
         self.fleet.stop_waiting()
+        self.node.begin_stop()
 
     def _url(self) -> str:
         host = self.config.get("server", "host")

@@ -151,6 +151,7 @@ SECTIONS = {
     "shell": "Tasks that are processes of this host",
     "docker": "Tasks that are containers",
     "mounts": "What containers may see of this host",
+    "node": "How this server introduces itself as a node",
     "actions": "Durable operations on this node",
     "log": "Log of the server",
 }
@@ -331,6 +332,9 @@ OPTIONS = (
            aliases=("TORK_MOUNTS_BIND_ALLOWED",)),
     Option("mounts", "bind_sources", list, [], "directories that may be mounted; empty: any",
            aliases=("TORK_MOUNTS_BIND_SOURCES",)),
+    Option("node", "cluster_id", str, "", "cluster it belongs to; empty: one is made up at the first start and kept"),
+    Option("node", "id", str, "", "its name in the cluster; empty: host name and port of the first start"),
+    Option("node", "display_name", str, "", "what people call the cluster; empty: nothing"),
     Option("actions", "enabled", bool, True, "serve and carry out actions"),
     Option("actions", "interval_s", float, 1.0, "time between two steps of an action", "seconds", minimum=0.05,
            maximum=3600, aliases=("actions.execute_interval",)),

@@ -21,9 +21,11 @@ LAYERS = (
     {"db", "runtimes"},
     {"access", "metrics", "jobs", "fleet", "actions", "backup"},
     {"web", "agent"},
+    {"servernode"},
     {"app"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 )
 LEVEL = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 MODULES = sorted((ROOT / "arc").rglob("*.py"))

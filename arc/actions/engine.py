@@ -79,12 +79,16 @@ class ActionEngine:
         self._thread.start()
         return True
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Take no more actions and end after the step that runs; what is unfinished goes on at the next start."""
+    def begin_stop(self) -> None:
+        """Take no more actions, begin no more steps, answer who waits for a change."""
         self._stop.set()
         self._wake.set()
         with self._changed:
             self._changed.notify_all()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End after the step that runs; what is unfinished goes on at the next start."""
+        self.begin_stop()
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():

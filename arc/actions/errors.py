@@ -141,6 +141,10 @@ class ServiceOpFailed(ActionFailed):
     """A supervisor's command could not run or refused."""
 
 
+class StoreOpFailed(ActionFailed):
+    """The store of the node could not do it."""
+
+
 class Timeout(ActionFailed):
     """A command took too long and was ended."""
 

@@ -229,7 +229,8 @@ def _stage(sources: Sources, content: Content, progress: Progress, stage: Path) 
     """Everything a backup holds but manifest and checksums; no locks are held when this returns."""
     data, kept = stage / archive.DATA, sources.data_dir
     data.mkdir(mode=0o700, parents=True)
-    databases = [path for path in sorted(kept.glob("*.db")) if content.metadata]
+    # Actions belong to the node, not to its data: a restored reboot or restart must not come to life elsewhere.
+    databases = [path for path in sorted(kept.glob("*.db")) if content.metadata and path.name != "actions.db"]
     for path in databases:
         sqlitefile.copy(path, data / path.name)
     metrics = sources.copy_metrics(data)

@@ -162,6 +162,7 @@ class MetricStore:
         self.options = options or StoreOptions()
         self.counters = Counters()
         self.is_ready = False
+        self.takes_writes = True  # an action may stop them for a while
         self._flushing = threading.Lock()
         self._committing = threading.Lock()
         self._lock = threading.Lock()
@@ -176,8 +177,10 @@ class MetricStore:
         self._databases: dict[str, str] = {}
         self._buffer = WriteBuffer()
         self._lake_version = 0
+        self._start_offset = 0
         self._dropped_us = 0  # when a database was dropped last
         self._writes: dict[Key, int] = {}  # number of batches, or changes by upkeep, by measurement
+        self._offsets: dict[str, int] = {}  # position in the log behind the last write of a database
         self._flusher = _Flusher(self)
         self.wal = WriteAheadLog(
             data_dir / "wal",
@@ -201,6 +204,7 @@ class MetricStore:
         for schema in self.lake.schemas():
             self._schemas[schema.database.casefold(), schema.measurement.casefold()] = schema
         self._replay()
+        self._start_offset = self.wal.position
         self.is_ready = True
         self._flusher.start()
 
@@ -413,6 +417,13 @@ class MetricStore:
         with self._lock:
             return sorted(self._databases.values())
 
+    def offset(self, database: str) -> int:
+        """Position in the log behind the last acknowledged write of a database; it only grows.
+
+        That of the start for one that was not written to since.
+        """
+        return self._offsets.get(database.casefold(), self._start_offset)
+
     def measurements(self, database: str | None = None) -> list[MeasurementInfo]:
         """All measurements, or those of one database, sorted."""
         stored = self.lake.stored()
@@ -544,6 +555,8 @@ class MetricStore:
 
     def _check_writable(self, database: str) -> None:
         self._check_ready()
+        if not self.takes_writes:
+            raise Unavailable("writes are stopped by an action; arc.edge/store.resume takes them again", 5)
         self._check_room()
         names.check_database(database)
 
@@ -656,6 +669,7 @@ class MetricStore:
                 self.counters.rows += rows
                 self.counters.requests += 1
                 self.counters.bytes += len(waiting.entry.body)
+                self._offsets[waiting.entry.database.casefold()] = self.wal.position
 
     def _view(self, key: Key, schema: TableSchema | None, chunks: list[Chunk], version: int) -> TableView | None:
         if schema is None or not (schema.in_lake or chunks):

@@ -124,6 +124,11 @@ class WriteAheadLog:
         return self._size
 
     @property
+    def position(self) -> int:
+        """Where the next entry goes: number of the segment times 2**32 plus bytes in it. It only grows."""
+        return (self._number << 32) + self._size if self._fd >= 0 else (self._number + 1) << 32
+
+    @property
     def is_full(self) -> bool:
         return self._size >= self.segment_bytes
 
