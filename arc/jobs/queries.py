@@ -46,7 +46,7 @@ _JOB_ROWS = (
     .where(jobs.c.seq.in_(bindparam("b_seqs", expanding=True)))
     .order_by(jobs.c.created_at.desc(), jobs.c.seq.desc())
 )
-_NEWEST = select(jobs.c.seq).order_by(jobs.c.created_at.desc(), jobs.c.seq.desc())
+_SEQS = select(jobs.c.seq)
 _TASK = select(tasks).where(tasks.c.id == bindparam("b_id"))
 _TASKS = (
     select(tasks)
@@ -63,12 +63,9 @@ _JOB_LOG = (
         tasks.c.position.desc(), tasks.c.created_at.desc(), task_logs.c.number.desc(), task_logs.c.created_at.desc()
     )
 )
-_TASK_LOG_COUNT = select(func.count()).select_from(task_logs).where(task_logs.c.task_id == bindparam("b_id"))
-_JOB_LOG_COUNT = (
-    select(func.count())
-    .select_from(task_logs.join(tasks, tasks.c.id == task_logs.c.task_id))
-    .where(tasks.c.job_id == bindparam("b_id"))
-)
+_LOG_EXTENT = select(func.count(), func.min(task_logs.c.seq), func.max(task_logs.c.seq))
+_TASK_LOG_EXTENT = _LOG_EXTENT.where(task_logs.c.task_id == bindparam("b_id"))
+_JOB_LOG_EXTENT = _LOG_EXTENT.join(tasks, tasks.c.id == task_logs.c.task_id).where(tasks.c.job_id == bindparam("b_id"))
 _BY_QUEUE = (
     select(tasks.c.queue, func.count())
     .where(tasks.c.state == bindparam("b_state"), tasks.c.queue.is_not(None))
@@ -101,13 +98,23 @@ class JobReader:
             task = self._task(connection, task_id)
             return task, self._job(connection, task.job_id)
 
-    def list_jobs(self, page: int, size: int, terms: Sequence[str] = (), tags: Sequence[str] = ()) -> Page[Job]:
-        """Newest first: those that hold all terms and at least one of the tags."""
+    def list_jobs(
+        self,
+        page: int,
+        size: int,
+        terms: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        state: JobState | None = None,
+    ) -> Page[Job]:
+        """Newest first: those that hold all terms and at least one of the tags, and are in this state."""
+        seqs: sa.Select[Any]
         if terms or tags:
-            seqs: sa.Select[Any] = fulltext.found(jobs, _SEARCHED, terms, tags)
+            seqs = fulltext.found(jobs, _SEARCHED, terms, tags)
+            seqs = seqs if state is None else _SEQS.where(jobs.c.seq.in_(seqs), jobs.c.state == state.value)
             ordered = seqs.order_by(sa.desc("seq"))
         else:
-            seqs, ordered = select(jobs.c.seq), _NEWEST
+            seqs = _SEQS if state is None else _SEQS.where(jobs.c.state == state.value)
+            ordered = seqs.order_by(jobs.c.created_at.desc(), jobs.c.seq.desc())
         with self._db.read() as connection:
             total = connection.execute(select(func.count()).select_from(seqs.subquery())).scalar_one()
             shown = connection.execute(_paged(ordered, page, size)).scalars().all()
@@ -118,13 +125,13 @@ class JobReader:
         """Newest first; total ignores the terms. Raises JobNotFound."""
         with self._db.read() as connection:
             self._job(connection, job_id)
-            return _log(connection, _JOB_LOG, _JOB_LOG_COUNT, job_id, page, size, terms)
+            return _log(connection, _JOB_LOG, _JOB_LOG_EXTENT, job_id, page, size, terms)
 
     def task_log(self, task_id: str, page: int, size: int, terms: Sequence[str] = ()) -> Page[LogPart]:
         """Newest first; total ignores the terms. Raises TaskNotFound."""
         with self._db.read() as connection:
             self._task(connection, task_id)
-            return _log(connection, _TASK_LOG, _TASK_LOG_COUNT, task_id, page, size, terms)
+            return _log(connection, _TASK_LOG, _TASK_LOG_EXTENT, task_id, page, size, terms)
 
     def events(self, job_id: str) -> list[Event]:
         """Every change of a state, oldest first. Raises JobNotFound."""
@@ -181,15 +188,16 @@ def _paged(statement: sa.Select[Any], page: int, size: int) -> sa.Select[Any]:
 def _log(
     connection: sa.Connection,
     statement: sa.Select[Any],
-    count: sa.Select[Any],
+    extent: sa.Select[Any],
     owner_id: str,
     page: int,
     size: int,
     terms: Sequence[str],
 ) -> Page[LogPart]:
-    if terms:
-        statement = statement.where(task_logs.c.seq.in_(fulltext.found(task_logs, ("contents",), terms)))
-    total = connection.execute(count, {"b_id": owner_id}).scalar_one()
+    total, first, last = connection.execute(extent, {"b_id": owner_id}).one()
+    if terms and total:  # without its bounds the index would list every part of every log that holds the terms
+        found = fulltext.found(task_logs, ("contents",), terms, between=(first, last))
+        statement = statement.where(task_logs.c.seq.in_(found))
     rows = connection.execute(_paged(statement, page, size), {"b_id": owner_id})
     return Page([LogPart(**row._mapping) for row in rows], page, size, total)
 

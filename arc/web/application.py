@@ -30,6 +30,7 @@ from arc.web import (
     backup,
     compaction,
     continuous_queries,
+    dashboard,
     databases,
     deletion,
     documentation,
@@ -50,6 +51,7 @@ from arc.web import (
     queues,
     retention,
     schedulers,
+    system,
     tasks,
     tokens,
     wal,
@@ -99,6 +101,8 @@ SURFACES = tuple(
         logview,
         wal,
         backup,
+        system,
+        dashboard,
         documentation,
     )
 )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 import arc
 from arc import clock
+from arc.web import dashboard
 from arc.web.auth import PUBLIC
 from arc.web.parts import parts
 from arc.web.surface import Surface
@@ -30,6 +31,7 @@ class Service(BaseModel):
     redoc: str
     openapi: str
     health: str
+    auth: bool
 
 
 class Health(BaseModel):
@@ -64,8 +66,8 @@ class PingQuery(BaseModel):
 
 @surface.api("GET", "/", needs=PUBLIC, answers={200: Service})
 def root() -> Response:
-    """What this service is and where its documentation stands."""
-    return jsonify(
+    """What this service is, where its documentation stands, whether it wants a token; to browsers the dashboard."""
+    answer = dashboard.page() or jsonify(
         service="Arc Core",
         version=arc.__version__,
         status="running",
@@ -73,7 +75,10 @@ def root() -> Response:
         redoc="/redoc",
         openapi="/openapi.json",
         health="/health",
+        auth=parts().config.get("auth", "enabled"),
     )
+    answer.vary.add("Accept")
+    return answer
 
 
 @surface.api("GET", "/health", needs=PUBLIC, answers={200: Health, 503: Health})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from flask import request
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from arc.access.tokens import Identity
 from arc.errors import NotFound
+from arc.jobs.states import JobState  # noqa: TC001 - pydantic reads it
 from arc.web.auth import IDENTITY_KEY
 from arc.web.parts import parts
 
@@ -41,6 +42,7 @@ class SearchQuery(PageQuery):
     q: str = Field(
         "", description="Words of name, description or state; `tag:a` or `tags:a,b` for jobs with one of them"
     )
+    state: JobState | Literal[""] = Field("", description="Only jobs in this state")
 
 
 class LogQuery(PageQuery):

@@ -212,7 +212,7 @@ def submit_job() -> Response:
 def list_jobs(query: SearchQuery) -> Response:
     """Jobs, newest first."""
     (number, size), wanted = query.wanted(), search(query.q)
-    found = parts().jobs.reader.list_jobs(number, size, wanted.terms, wanted.tags)
+    found = parts().jobs.reader.list_jobs(number, size, wanted.terms, wanted.tags, query.state or None)
     return jsonify(page_json(found, number, _summary))
 
 

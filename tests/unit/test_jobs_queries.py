@@ -10,6 +10,7 @@ from sqlalchemy import event
 from arc import clock
 from arc.jobs.records import JobNotFound, QueueNotFound, TaskNotFound
 from arc.jobs.retention import JobRetention
+from arc.jobs.states import JobState
 from tests.unit.jobsrig import BOTH, NODE, SECOND, JobsRig, node, steps
 
 if TYPE_CHECKING:
@@ -70,6 +71,16 @@ def test_search_follows_the_state(rig: JobsRig) -> None:
     assert found(rig, "failed") == ["steps"]
     rig.coordinator.delete(job.id)
     assert found(rig, "failed") == []
+
+
+def test_a_state_selects_beside_words_and_tags(rig: JobsRig) -> None:
+    rig.begin(steps("x", name="big job", tags=["a"]))
+    rig.fail(rig.claim())
+    named(rig, "FAILED is only its name", "a")
+
+    for terms, tags in (((), ()), (("big",), ()), ((), ("a",))):
+        page = rig.reader.list_jobs(1, 20, terms, tags, JobState.FAILED)
+        assert ([job.name for job in page.items], page.total) == (["big job"], 1)
 
 
 def test_tags_match_exactly_and_any_will_do(rig: JobsRig) -> None:
@@ -227,7 +238,8 @@ def test_nothing_scans_a_whole_table(rig: JobsRig) -> None:
         rig.store.is_waited_for("default")
         for tags in ((), ("t",)):
             for terms in ((), ("steps",)):
-                reader.list_jobs(1, 10, terms, tags)
+                for state in (None, JobState.RUNNING):
+                    reader.list_jobs(1, 10, terms, tags, state)
         reader.tasks(job.id)
         reader.task(claim.task.id)
         reader.events(job.id)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from werkzeug.test import TestResponse
 
 PUBLIC_PATHS = {"/", "/health", "/ready", "/ping", "/docs", "/docs/start.js", "/docs/*", "/redoc", "/openapi.json"}
-PUBLIC_PATHS |= {"/healthcheck", "/readiness"}
+PUBLIC_PATHS |= {"/healthcheck", "/readiness", "/static/*"}
 ENROLMENT_PATHS = {"/api/v1/agents/init/<token>", "/api/v1/agents/program"}  # they ask for an enrolment token
 
 
@@ -34,10 +34,14 @@ def web(tmp_path: Path) -> Iterator[WebApp]:
 def routes(app: Flask) -> list[tuple[str, str, str]]:
     """(method, path, what it needs) of every route; 1 or the name of an existing page file stand for parameters."""
     return [
-        (method, re.sub("<int:.*?>", "1", re.sub("<[^:]*?>", "redoc.js", rule.rule)), needs_of(app, rule))
+        (method, re.sub("<int:.*?>", "1", re.sub("<[^:]*?>", file_of(rule), rule.rule)), needs_of(app, rule))
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     ]
+
+
+def file_of(rule: Rule) -> str:
+    return "main.js" if rule.rule.startswith("/static/") else "redoc.js"
 
 
 def needs_of(app: Flask, rule: Rule) -> str:

@@ -1,0 +1,80 @@
+/**
+ * The result of a query as a table of pages and as a chart.
+ *
+ * A chart needs a time and a number: each number column is a line, once for each combination of the text columns.
+ * Without a time, a text and a number make bars.
+ */
+
+import { barChart, lineChart } from "./charts.js";
+import { button, h, nothing, pager } from "./dom.js";
+import { duration, exact, plural, value } from "./format.js";
+
+const ROWS = 100; // of a page
+const MAX_LINES = 12;
+const MAX_BARS = 50;
+const NUMBERS = /^(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT|U\w+INT\w*|UINTEGER|FLOAT|DOUBLE|DECIMAL.*)$/;
+
+export function resultView(result) {
+  const { columns, data } = result;
+  const chart = chartOf(result);
+  const place = h("div");
+  const views = { Table: () => tableOf(columns, result.types, data), ...(chart ? { Chart: () => chart } : {}) };
+  const switches = Object.keys(views).map((name) => button(name, () => showView(name)));
+  function showView(name) {
+    switches.forEach((each) => each.setAttribute("aria-pressed", String(each.textContent === name)));
+    place.replaceChildren(views[name]());
+  }
+  showView("Table");
+  return h("section", { class: "card result", "aria-label": "Result" },
+    h("div", { class: "head" }, h("div", {}, chart ? switches : []),
+      h("span", { role: "status" }, `${plural(data.length, "row")} in ${duration(result.ms)}`)), place);
+}
+
+function tableOf(columns, types, rows) {
+  if (!rows.length) return nothing("The query gave no rows.");
+  const body = h("tbody");
+  const isNumber = types.map((type) => NUMBERS.test(type));
+  const pages = Math.ceil(rows.length / ROWS);
+  const turn = pager((page) => draw(page));
+  function draw(page) {
+    const shown = rows.slice((page - 1) * ROWS, page * ROWS);
+    body.replaceChildren(...shown.map((row) => h("tr", {}, row.map((each, at) => h("td", { class: isNumber[at] ? "number" : null, title: String(value(each)).length > 60 ? value(each) : null }, value(each))))));
+    turn.update(page, pages, exact(rows.length));
+  }
+  draw(1);
+  const head = columns.map((name, at) => h("th", { scope: "col", class: isNumber[at] ? "number" : null, title: types[at] }, name));
+  return h("div", {}, h("div", { class: "scroll rows", tabindex: "0", role: "region", "aria-label": "Rows" },
+    h("table", {}, h("caption", { class: "unseen" }, "Rows of the result"), h("thead", {}, h("tr", {}, head)), body)), turn.node);
+}
+
+function chartOf({ columns, types, data }) {
+  const at = (test) => types.flatMap((type, index) => (test(type) ? [index] : []));
+  const [times, numbers] = [at((type) => /^(TIMESTAMP|DATE)/.test(type)), at((type) => NUMBERS.test(type))];
+  const texts = at((type) => /^(VARCHAR|BOOLEAN|ENUM.*)$/.test(type));
+  if (!data.length || !numbers.length) return null;
+  if (times.length) return lines(columns, data, times[0], numbers, texts);
+  if (texts.length && data.length <= MAX_BARS) {
+    return barChart(data.map((row) => [texts.map((index) => value(row[index])).join(" · "), row[numbers[0]] ?? 0]), columns[numbers[0]]);
+  }
+  return null;
+}
+
+function lines(columns, data, time, numbers, texts) {
+  const found = new Map();
+  for (const row of data) {
+    const ms = Date.parse(row[time]);
+    if (Number.isNaN(ms)) continue;
+    const group = texts.map((index) => value(row[index])).join(" · ");
+    for (const index of numbers) {
+      const name = !group ? columns[index] : numbers.length > 1 ? `${columns[index]} ${group}` : group;
+      let points = found.get(name);
+      if (!points) found.set(name, (points = []));
+      points.push([ms, row[index]]);
+    }
+  }
+  const series = [...found].slice(0, MAX_LINES).map(([name, points]) => ({ name, points: points.sort((a, b) => a[0] - b[0]) }));
+  const chart = lineChart({ label: `${numbers.map((index) => columns[index]).join(", ")} over time`, height: 320, fromZero: false });
+  chart.update(series);
+  const note = found.size > MAX_LINES ? h("p", {}, h("small", {}, `The first ${MAX_LINES} of ${plural(found.size, "line")}; group or filter for the others.`)) : null;
+  return h("div", {}, chart.node, note, h("p", {}, h("small", {}, "Drag to zoom, double click for all. With the keyboard: arrows, + and -.")));
+}
