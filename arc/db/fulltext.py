@@ -49,16 +49,23 @@ def tag_words(tags: Iterable[str]) -> str:
 
 
 def found(
-    table: sa.Table, columns: Sequence[str], terms: Sequence[str] = (), tags: Sequence[str] = ()
+    table: sa.Table,
+    columns: Sequence[str],
+    terms: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    between: tuple[int, int] | None = None,
 ) -> sa.Select[tuple[int]]:
     """A SELECT of one column, `seq`: rows that hold all terms in the columns and at least one of the tags.
 
+    between: the first and the last `seq` that matter.
     Case, endings of words, punctuation and stop words of terms do not matter; when nothing is left, nothing is found.
     """
     words = [word for term in terms for word in _WORD.findall(term) if not _IS_STOP_WORD(word.lower())]
     name = f"{table.name}_search"
     index = sa.table(name, sa.column("rowid", sa.Integer), sa.column(name))
     seqs = sa.select(index.c.rowid.label("seq"))
+    if between:
+        seqs = seqs.where(index.c.rowid.between(*between))
     if terms and not words:
         return seqs.where(sa.false())
     wanted = [f"{{{' '.join(columns)}}} : ({' AND '.join(map(_quoted, words))})"] if words else []

@@ -188,7 +188,7 @@ def _paged(statement: sa.Select[Any], page: int, size: int) -> sa.Select[Any]:
 def _log(
     connection: sa.Connection,
     statement: sa.Select[Any],
-    extent: sa.Select[Any],
+    extent: sa.Select[*tuple[Any, ...]],
     owner_id: str,
     page: int,
     size: int,

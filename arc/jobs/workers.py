@@ -177,7 +177,7 @@ class WorkerPool:
 
     def _usable(self) -> Collection[str]:
         """Kinds of tasks to ask for."""
-        return self.health.up() if self.options.waits_for_engine else self._runtimes.keys()
+        return self.health.up() if self.options.waits_for_engine else self.health.asked()
 
     def _run(self, claim: Claim) -> None:
         running = Running(claim, TaskReport(self._coordinator, claim, self._redactor(claim.secrets)), Stop())
@@ -285,6 +285,10 @@ class HealthCheck(PeriodicLoop):
 
     def up(self) -> list[str]:
         return [kind for kind in self._runtimes if kind not in self._faults]
+
+    def asked(self) -> list[str]:
+        """Those whose state is known: up, or down."""
+        return [kind for kind in self._runtimes if self._faults.get(kind) != ""]
 
     def detail(self) -> str:
         """Why tasks of a kind cannot run; empty when all can."""
