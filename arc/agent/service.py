@@ -1,0 +1,90 @@
+"""The agent as a service: a unit of systemd, or a process in the background where there is no systemd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from arc.agent.config import FILE_NAME
+from arc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from arc.agent.config import Settings
+
+NAME = "arc-agent.service"
+UNIT_PATH = f"/etc/systemd/system/{NAME}"
+KILL_AFTER_S = 30  # beyond the time a stop waits for what runs
+# KillMode: programs that were started on purpose, such as services of the machine, outlive the agent.
+UNIT = """\
+[Unit]
+Description=Arc agent
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={command}
+Restart=on-failure
+RestartSec=5
+KillMode=process
+TimeoutStopSec={stop_s}
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def has_systemd() -> bool:
+    return os.path.isdir("/run/systemd/system")
+
+
+def install(config_file: str, stop_timeout_s: float) -> str:
+    """Write the unit and enable it, where systemd runs. Returns the path of the unit. Raises ConfigError."""
+    command = " ".join(_quoted(word) for word in _command(config_file))
+    text = UNIT.format(command=command, stop_s=round(stop_timeout_s) + KILL_AFTER_S)
+    try:
+        with open(UNIT_PATH, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"cannot write the unit: {error}") from None
+    if has_systemd():
+        _systemctl("daemon-reload")
+        _systemctl("enable", NAME)
+    return UNIT_PATH
+
+
+def start(settings: Settings) -> None:
+    """Raises ConfigError."""
+    config_file = os.path.join(settings.install_dir, FILE_NAME)
+    if has_systemd() and os.path.exists(UNIT_PATH):
+        _systemctl("start", NAME)
+        return
+    if not os.path.exists(config_file):
+        raise ConfigError(f"there is no {config_file}; write it with `agent init`")
+    os.makedirs(settings.state_dir, mode=0o700, exist_ok=True)
+    with open(log_path(settings), "ab") as out:
+        subprocess.Popen(
+            _command(config_file), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+
+
+def log_path(settings: Settings) -> str:
+    return os.path.join(settings.state_dir, "agent.log")
+
+
+def _command(config_file: str) -> list[str]:
+    return [sys.executable, os.path.abspath(sys.argv[0]), "agent", "--config-file", os.path.abspath(config_file)]
+
+
+def _quoted(word: str) -> str:
+    """For ExecStart."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if " " in word or escaped != word else word
+
+
+def _systemctl(*words: str) -> None:
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ConfigError(f"systemctl {' '.join(words)}: {done.stderr.strip()}")
