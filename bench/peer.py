@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BATCH_ROWS = 1_000_000  # rows of one Parquet file, as the server's flush
+BATCH_ROWS = 500_000  # rows of one Parquet file, as the server's flush
 
 
 def columnar(body: bytes) -> pa.Table:

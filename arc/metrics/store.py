@@ -143,7 +143,7 @@ class StoreOptions:
     wal_sync: str = "always"
     wal_sync_interval_ms: int = 100
     wal_segment_bytes: int = 64 << 20
-    buffer_rows: int = 1_000_000
+    buffer_rows: int = 500_000
     buffer_age_s: float = 60.0  # rows are on disk and visible before it; a flush makes files of them
     buffer_bytes: int = 256 << 20
     max_inflated_bytes: int = 100 << 20
