@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from arc import __version__
+from arc.commands.actions import action
 from arc.commands.backup import backup, check, restore
 from arc.commands.jobs import job
 from arc.commands.metrics import databases, import_file, query, write
@@ -102,7 +103,7 @@ def version() -> None:
     click.echo(__version__)
 
 
-for command in (token, write, import_file, query, databases, job, backup, restore, check):
+for command in (token, write, import_file, query, databases, job, action, backup, restore, check):
     cli.add_command(command)
 
 
