@@ -153,7 +153,7 @@ _EXTEND_LEASES = (
     .returning(tasks.c.id)
 )
 _TASK_PROGRESS = update(tasks).where(*_runs).values(progress=bindparam("progress")).returning(tasks.c.job_id)
-_IS_RUNNING = select(tasks.c.seq).where(*_runs)
+_IS_CLAIMED = select(tasks.c.seq).where(tasks.c.id == bindparam("b_id"), tasks.c.claim_id == bindparam("b_claim"))
 _LAST_LOG = select(func.max(task_logs.c.number)).where(task_logs.c.task_id == bindparam("b_task"))
 _INSERT_LOG = insert(task_logs)
 _INSERT_EVENTS = insert(job_events)
@@ -255,7 +255,8 @@ class Changes:
         return job_id is not None
 
     def log(self, claim_id: str, task_id: str, parts: Iterable[str]) -> bool:
-        if self.connection.execute(_IS_RUNNING, {"b_id": task_id, "b_claim": claim_id}).scalar_one_or_none() is None:
+        """Also of a task that was cancelled: what it said last is worth knowing."""
+        if self.connection.execute(_IS_CLAIMED, {"b_id": task_id, "b_claim": claim_id}).scalar_one_or_none() is None:
             return False
         last = self.connection.execute(_LAST_LOG, {"b_task": task_id}).scalar_one() or 0
         common = {"task_id": task_id, "created_at": self.now_us}

@@ -414,6 +414,16 @@ def test_cancel_ends_everything_active(rig: JobsRig) -> None:
     assert (ended.completed_at, ended.failed_at) == (None, None)
 
 
+def test_what_a_cancelled_task_said_last_is_kept(rig: JobsRig) -> None:
+    job = rig.begin(steps("one"))
+    claim = rig.claim()
+    rig.coordinator.cancel(job.id)
+
+    assert rig.coordinator.log(claim.claim_id, claim.task.id, "last words")
+
+    assert rig.reader.job_log(job.id, 1, 10).items[0].contents == "last words"
+
+
 def test_cancel_takes_a_waiting_task_out_of_its_queue(rig: JobsRig) -> None:
     job = rig.begin(steps("one"))
     rig.coordinator.cancel(job.id)
