@@ -136,7 +136,7 @@ class AgentStore:
     def save_seen(self, seen: Mapping[str, int]) -> int:
         """Store when agents were last heard of."""
         if seen:
-            with self._db.transaction() as tx:
+            with self._db.transaction(is_durable=False) as tx:
                 tx.execute(_SEEN, [{"seen_agent": agent_id, "at": at} for agent_id, at in seen.items()])
         return len(seen)
 
@@ -201,7 +201,10 @@ class AgentStore:
             tx.execute(insert(agents).values(agent_id=agent_id, token_id=token_id, **fresh, **values))
         changed = {name: value for name, value in facts.items() if name not in old or old[name] != value}
         _replace(tx, agent_facts, agent_id, changed, changed.keys() | (old.keys() - facts.keys()))
-        _touch(tx, agent_id, facts, _tags_of(tx, [agent_id]).get(agent_id, {}), **values)
+        if row is not None and old.get("hostname") == facts.get("hostname"):
+            tx.execute(_UPDATE.values(facts=_json(facts), **values), {"agent": agent_id})
+        else:
+            _touch(tx, agent_id, facts, _tags_of(tx, [agent_id]).get(agent_id, {}), **values)
         if row is not None and row.is_online == online:
             return ""
         event, detail = "online" if online else "offline", "" if row is not None else "first registration"
@@ -248,9 +251,10 @@ def _replace(
     tx: sa.Connection, table: sa.Table, agent_id: str, values: Mapping[str, Any], names: Iterable[str]
 ) -> None:
     """Rows of the filter language for these names: away with the old, in with what has a text."""
-    gone = list(names)
-    if gone:
-        tx.execute(delete(table).where(table.c.agent_id == agent_id, table.c.name.in_(gone)))
+    # One statement for any number of names: an IN of changing length would cost more to write than to run.
+    one = delete(table).where(table.c.agent_id == bindparam("agent"), table.c.name == bindparam("key"))
+    if gone := [{"agent": agent_id, "key": name} for name in names]:
+        tx.execute(one, gone)
     texts = {name: text for name, value in values.items() if (text := text_of(value)) is not None}
     rows = [
         {"agent_id": agent_id, "name": name, "text": text, "number": number_of(text)} for name, text in texts.items()

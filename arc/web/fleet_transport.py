@@ -6,6 +6,7 @@ GET  messages -> Fleet.poll -> (waits, at most [fleet] long_poll_slots at a time
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -100,9 +101,21 @@ class Work(BaseModel):
     retry_in_s: float = Field(description="Seconds to wait until the next poll")
 
 
-class PollQuery(BaseModel):
-    wait_s: float = Field(0.0, ge=0, allow_inf_nan=False, description="How long to wait for a message, at most")
-    offline: bool = Field(False, description="The agent stops: it is offline from now on, and gets nothing")
+# Read by hand: a model of the query costs more than all the rest of a poll.
+_POLL = (
+    {
+        "name": "wait_s",
+        "in": "query",
+        "description": "How long to wait for a message, at most",
+        "schema": {"type": "number", "minimum": 0, "default": 0},
+    },
+    {
+        "name": "offline",
+        "in": "query",
+        "description": "The agent stops: it is offline from now on, and gets nothing",
+        "schema": {"type": "boolean", "default": False},
+    },
+)
 
 
 @surface.api(
@@ -126,24 +139,38 @@ def post_agent_messages(path: AgentPath) -> Response:
     return jsonify(last_seq=receipt.last_seq, rejected=rejected)
 
 
-@surface.api("GET", "/api/v1/agents/<agent_id>/messages", needs="agent", answers={200: Work}, errors=[503])
-def poll_agent_messages(path: AgentPath, query: PollQuery) -> Response:
+@surface.api(
+    "GET", "/api/v1/agents/<agent_id>/messages", needs="agent", answers={200: Work}, errors=[503], headers=_POLL
+)
+def poll_agent_messages(path: AgentPath) -> Response:
     """What the agent shall do; waits for it while a place is free, else says when to ask again.
 
     A request is handed out again until the agent has confirmed it, so the agent remembers which it has.
     """
-    if query.offline:
+    if request.args.get("offline", "").lower() in ("true", "1"):
         fleet().leave(path.agent_id, _speaker())
         return jsonify(messages=[], retry_in_s=0.0)
     is_gone = request.environ.get("waitress.client_disconnected", bool)
     request.environ["arc.is_routine"] = True
-    messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), query.wait_s, is_gone)
+    messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), _wait_s(), is_gone)
     return jsonify(messages=messages, retry_in_s=retry_in_s)
 
 
 def _speaker() -> Speaker:
     who = identity()
     return Speaker(who.token_id, who.agent_id, who.project, who.organization)
+
+
+def _wait_s() -> float:
+    """Raises Invalid."""
+    text = request.args.get("wait_s", "0")
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s < math.inf:
+        raise Invalid(f"wait_s must be a number of seconds, not {text[:40]!r}")
+    return wait_s
 
 
 def _batch(body: bytes) -> tuple[str, list[Any]]:
