@@ -121,3 +121,33 @@ enrolment_tokens = Table(
     Column("created_at", BigInteger, nullable=False, index=True),
     Column("created_by", String(100), nullable=False),
 )
+
+agent_nodes = Table(  # what the action engine of an agent said of itself last
+    "agent_nodes",
+    metadata,
+    Column("agent_id", ForeignKey("agents.agent_id", ondelete="CASCADE"), primary_key=True),
+    Column("report", Text, nullable=False),  # JSON object: agent, datastore, shards, kinds
+    Column("observed_at", BigInteger, nullable=False),
+)
+
+agent_actions = Table(  # copies of the actions of agents, and those an agent has yet to be told of
+    "agent_actions",
+    metadata,
+    Column("number", Integer, primary_key=True),  # order in which the server learned of them
+    Column("agent_id", ForeignKey("agents.agent_id", ondelete="CASCADE"), nullable=False),
+    Column("action_id", String(36), nullable=False),
+    Column("seq", BigInteger),  # order of the agent; null: it is not known to have it
+    Column("revision", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", String(10), nullable=False),  # PENDING, NEW, RUNNING, DONE, FAILED, LOST
+    Column("finished_at", BigInteger),
+    Column("info", Text, nullable=False),  # JSON object as clients see it: action, history
+    Column("request", Text),  # JSON object: what the agent is to be told; null once it knows
+    Column("cancel_reason", Text),  # the agent is to be told that, too; null once it knows
+    Column("attempts", Integer, nullable=False),
+    Column("handed_at", BigInteger),  # from then on the agent may have it
+    Index("ix_agent_actions_agent_id_action_id", "agent_id", "action_id", unique=True),
+    Index("ix_agent_actions_agent_id_finished_at", "agent_id", "finished_at"),
+    Index("ix_agent_actions_finished_at", "finished_at"),
+    sqlite_autoincrement=True,
+)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from arc.fleet.agents import AgentStore
     from arc.fleet.counters import FleetCounters
     from arc.fleet.executions import ExecutionStore
+    from arc.fleet.relay import Copy, Relay
 
 HOST_DATABASE = "host"
 MAX_MESSAGES = 1000  # of one request
@@ -63,6 +64,7 @@ class Receipt:
     rejected: list[tuple[int, str]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     ended: list[Execution] = field(default_factory=list)
+    ended_actions: list[Copy] = field(default_factory=list)
     has_replies: bool = False
     said_goodbye: bool = False
     may_report: bool = False  # an agent that nobody knows registers first
@@ -76,12 +78,14 @@ class Intake:
         db: Database,
         agents: AgentStore,
         executions: ExecutionStore,
+        relay: Relay,
         counters: FleetCounters,
         write_lines: Callable[[bytes, str], object],
     ) -> None:
         self._db = db
         self._agents = agents
         self._executions = executions
+        self._relay = relay
         self._counters = counters
         self._write_lines = write_lines
         # One batch of an agent at a time: a client that gave up waiting sends again while the first is being worked on.
@@ -138,12 +142,14 @@ class Intake:
     ) -> None:
         receipt.said_goodbye = False  # unless it is the last message
         kind, began_s = message.raw("type"), time.perf_counter()
-        if kind in ("reply", "received") and not receipt.may_report:
+        if kind in ("reply", "received", "actions") and not receipt.may_report:
             raise Invalid("the agent is not registered")
         if kind == "registration":
             self._register(tx, agent_id, speaker, message, now_us, receipt)
         elif kind == "reply":
             self._reply(tx, agent_id, message, now_us, receipt)
+        elif kind == "actions":
+            receipt.ended_actions += self._relay.take(tx, agent_id, message, now_us)
         elif kind == "received":
             self._executions.received(tx, agent_id, _request_ids(message), now_us)
         elif kind != "metrics":

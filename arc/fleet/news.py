@@ -1,6 +1,6 @@
 """News of the fleet: what changes is a log line at once and a point of metrics soon.
 
-event -> News -> log; ship() -> line protocol -> database `arc`: fleet_events, fleet_executions
+event -> News -> log; ship() -> line protocol -> database `arc`: fleet_events, fleet_executions, actions
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arc.fleet.records import Execution
+    from arc.fleet.relay import Copy
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,14 @@ class News:
         if execution.exit_code is not None:
             fields["exit_code"] = f"{execution.exit_code}i"
         self._points.append(_line("fleet_executions", tags, fields, ended_at))
+
+    def action(self, agent_id: str, action: Copy) -> None:
+        """An action of an agent has ended."""
+        log.info("action %s on %s: %s", action.action_id, agent_id, action.state)
+        payload = action.info["action"].get("state_payload")
+        variant = payload.get("variant") if isinstance(payload, dict) else None
+        tags = {"agent": agent_id, "kind": action.kind, "state": action.state, "variant": str(variant or "")}
+        self._points.append(_line("actions", tags, {"id": _text(action.action_id)}, action.finished_at or 0))
 
     def ship(self) -> int:
         """Write the points that wait; they wait on while the metrics cannot take them."""

@@ -20,6 +20,7 @@ from arc.fleet.hub import Hub
 from arc.fleet.intake import Intake
 from arc.fleet.news import News
 from arc.fleet.presence import Presence
+from arc.fleet.relay import Relay
 from arc.fleet.sweeper import Step, Sweeper
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Fleet:
         self.agents = AgentStore(db, name)
         self.executions = ExecutionStore(db, name)
         self.enrolment = Enrolment(db, credentials)
+        self.relay = Relay(db)
         self.counters = FleetCounters()
         self.news = News(write_lines)
         self.presence = Presence()
@@ -66,10 +68,11 @@ class Fleet:
         pause_s = max(0.2, min(SWEEP_PAUSE_S, self._options["offline_after_s"] / 5))
         self.sweeper = Sweeper(self._steps(), self.counters, pause_s)
         self._handed = _Handed()
-        self._intake = Intake(db, self.agents, self.executions, self.counters, write_lines)
+        self._intake = Intake(db, self.agents, self.executions, self.relay, self.counters, write_lines)
 
     def start(self) -> None:
         self.presence.begin(self.agents.online(), clock.now_us())
+        self.relay.start()
         self.sweeper.start()
 
     def stop_waiting(self) -> None:
@@ -93,6 +96,8 @@ class Fleet:
             self.news.agent(agent_id, event, now_us)
         for execution in receipt.ended:
             self.news.ended(execution)
+        for action in receipt.ended_actions:
+            self.news.action(agent_id, action)
         if receipt.events and receipt.events[-1] == "offline":
             self.presence.go_offline(agent_id)
         elif receipt.events:
@@ -161,6 +166,17 @@ class Fleet:
         self.hub.wake(execution.agent_id)
         return execution
 
+    def schedule_action(self, agent_id: str, request: dict[str, Any], info: dict[str, Any]) -> None:
+        """Have the engine of an agent carry out an action; see Relay.schedule."""
+        self.relay.schedule(agent_id, request, info)
+        self.hub.wake(agent_id)
+
+    def cancel_action(self, agent_id: str, action_id: str, reason: str) -> str:
+        """See Relay.cancel."""
+        state = self.relay.cancel(agent_id, action_id, reason, clock.now_us())
+        self.hub.wake(agent_id)
+        return state
+
     def ping(self) -> None:
         """Ask the database for nothing. Raises when it does not answer."""
         with self._db.read() as connection:
@@ -199,7 +215,7 @@ class Fleet:
                 continue  # the sweeper is about to fail it
             if self._handed.may_hand(execution.request_id, cancel=is_cancelled):
                 found.append(_cancel(execution) if is_cancelled else _request(execution))
-        return found
+        return found + self.relay.messages(agent_id, self._handed.may_hand, now_us)
 
     def _steps(self) -> list[Step]:
         return [
@@ -209,6 +225,7 @@ class Fleet:
             Step("expired", 0, lambda now_us: self._expired(self.executions.fail_expired(now_us))),
             Step("logs", SWEEP_S, self._join_logs),
             Step("executions", SWEEP_S, lambda now_us: self.executions.prune(now_us - self._kept_us())),
+            Step("actions", SWEEP_S, lambda now_us: self.relay.prune(now_us - self._kept_us())),
             Step("events", SWEEP_S, lambda now_us: self.agents.prune_events(now_us - self._kept_us())),
             Step("enrolment", SWEEP_S, self.enrolment.prune),
             Step("points", 0, lambda _: self.news.ship()),

@@ -24,7 +24,6 @@ from arc.web.surface import Surface
 if TYPE_CHECKING:
     from arc.access.tokens import Identity
     from arc.actions.engine import ActionEngine
-    from arc.actions.kinds import Kind
     from arc.actions.node import Node
 
 ENVELOPE = "application/vnd.arc.action-envelope+json"
@@ -214,7 +213,7 @@ def show_datastore() -> Response:
 
 @surface.api("GET", "/api/unstable/shards", needs="read", answers={200: ShardList})
 def list_shards() -> Response:
-    """The shards of data on this node: `_meta` first, then one per measurement."""
+    """The shards of data on this node: `_meta` first, then one per database."""
     return jsonify(_node().shards.as_dict())
 
 
@@ -278,8 +277,8 @@ def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
     """
     engine, identity = _engine(), _identity()
     kind = engine.catalogue.get(path.kind)
-    identity.require(needed_for(kind))
-    args, given = _body(query)
+    identity.require(needed_for(kind.permission))
+    args, given = schedule_body(query)
     created = given.get("created_ts")
     record = engine.schedule(
         path.kind,
@@ -309,9 +308,9 @@ def cancel_action(path: ActionPath, body: CancelRequest) -> Response:
     return jsonify(id=record.id, state=record.state.value, cancel_requested=True)
 
 
-def needed_for(kind: Kind) -> str:
-    """The permission that a token needs for a kind."""
-    return "write" if kind.permission == "actions" else "admin"
+def needed_for(permission: str) -> str:
+    """The permission that a token needs for kinds with this one."""
+    return "write" if permission == "actions" else "admin"
 
 
 def _node() -> Node:
@@ -337,7 +336,7 @@ def _is_of_others(exc: families.ArcError) -> bool:
     return not type(exc).__module__.startswith("arc.actions.")
 
 
-def _body(query: ScheduleQuery) -> tuple[Any, dict[str, str]]:
+def schedule_body(query: ScheduleQuery) -> tuple[Any, dict[str, str]]:
     """The arguments, and what was said beside them. Raises InvalidJson, TooLarge."""
     if any(len(request.args.getlist(name)) > 1 for name in CONTROL):
         raise InvalidJson("action_id, created_ts and requester may each be given once")

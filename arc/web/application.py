@@ -27,6 +27,7 @@ import arc
 from arc import logs
 from arc.web import (
     actions,
+    agent_actions,
     backup,
     compaction,
     continuous_queries,
@@ -96,6 +97,7 @@ SURFACES = tuple(
         fleet_jobs,
         fleet_transport,
         actions,
+        agent_actions,
         tokens,
         monitoring,
         logview,
