@@ -3,6 +3,7 @@
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const EXACT = new Intl.NumberFormat("en", { maximumFractionDigits: 3 });
 const TIME = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const UNITS = ["B", "KB", "MB", "GB", "TB", "PB"];
 
 export const NONE = "–";
@@ -42,6 +43,11 @@ export function duration(ms) {
 /** An RFC 3339 text in the time zone of the reader. */
 export function time(text) {
   return text ? TIME.format(new Date(text)) : NONE;
+}
+
+/** Only the time of day. */
+export function clock(text) {
+  return CLOCK.format(new Date(text));
 }
 
 export function ago(text) {
