@@ -40,7 +40,7 @@ class Receipt(NamedTuple):
 
 
 class Client:
-    """post, poll and abort may be called by different threads, each by one at a time.
+    """post (connection `messages`) and poll (connection `polls`) may be called by different threads.
 
     All raise OSError when the server cannot be reached, Refused when it says no.
     """
@@ -51,8 +51,8 @@ class Client:
         self._headers = {"User-Agent": f"arc-agent/{__version__}", "Accept": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        self._messages = Connection(server, ca_file)
-        self._polls = Connection(server, ca_file)
+        self.messages = Connection(server, ca_file)
+        self.polls = Connection(server, ca_file)
 
     def post(self, epoch: str, messages: Sequence[tuple[int, str]]) -> Receipt:
         """messages: number and JSON text of each."""
@@ -62,26 +62,22 @@ class Client:
         if len(body) > COMPRESS_BYTES:
             packer = zlib.compressobj(1, zlib.DEFLATED, GZIP)
             body, headers["Content-Encoding"] = packer.compress(body) + packer.flush(), "gzip"
-        answer = _checked(self._messages.request("POST", self._path, body, headers, POST_S))
+        answer = _checked(self.messages.request("POST", self._path, body, headers, POST_S))
         return Receipt(int(answer["last_seq"]), list(answer.get("rejected", ())))
 
     def poll(self, wait_s: float) -> tuple[list[dict[str, Any]], float]:
         """What to do, and after how many seconds to ask again."""
         path = f"{self._path}?wait_s={wait_s:g}"
-        answer = _checked(self._polls.request("GET", path, b"", self._headers, wait_s + POLL_GRACE_S))
+        answer = _checked(self.polls.request("GET", path, b"", self._headers, wait_s + POLL_GRACE_S))
         messages = [message for message in answer.get("messages", ()) if isinstance(message, dict)]
         return messages, float(answer.get("retry_in_s", 0.0))
 
     def say_goodbye(self) -> None:
-        _checked(self._messages.request("GET", f"{self._path}?offline=true", b"", self._headers, GOODBYE_S))
-
-    def stop_polling(self) -> None:
-        self._polls.abort()
+        _checked(self.messages.request("GET", f"{self._path}?offline=true", b"", self._headers, GOODBYE_S))
 
     def close(self) -> None:
-        for connection in (self._messages, self._polls):
-            connection.abort()
-            connection.close()
+        self.messages.close()
+        self.polls.close()
 
 
 def _checked(answer: Answer) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
+import time
 from typing import Any
 
 from arc.agent.plugins import files_in
@@ -49,19 +51,35 @@ def _content(path: str) -> bytes:
             return file.read(MAX_BYTES + 1)
     if not os.access(path, os.X_OK):
         raise ValueError("is neither a JSON file nor executable")
-    process = subprocess.Popen(
-        [path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
-    )
-    try:
-        out, _ = process.communicate(timeout=TIME_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"took longer than {TIME_LIMIT_S:g} s") from None
-    finally:
-        if process.returncode is None:  # before it is reaped, so the group is still its own
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    if process.returncode != 0:
-        raise ValueError(f"ended with status {process.returncode}")
+    with subprocess.Popen(
+        [path], bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
+    ) as process:
+        deadline = time.monotonic() + TIME_LIMIT_S
+        try:
+            out = _output(process, deadline)
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, TimeoutError):
+            raise ValueError(f"took longer than {TIME_LIMIT_S:g} s") from None
+        finally:
+            if process.returncode is None:  # not reaped, so the group is still its own
+                os.killpg(process.pid, signal.SIGKILL)
+    if status != 0:
+        raise ValueError(f"ended with status {status}")
+    return out
+
+
+def _output(process: subprocess.Popen[bytes], deadline: float) -> bytes:
+    """All of it, or more than is allowed. Raises TimeoutError."""
+    out, pipe = b"", process.stdout
+    while pipe is not None and len(out) <= MAX_BYTES:
+        if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise TimeoutError
+        block = pipe.read(MAX_BYTES)
+        if not block:
+            break
+        out += block
+    if len(out) > MAX_BYTES:
+        raise ValueError(f"is longer than {MAX_BYTES} bytes")
     return out
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import select
 import signal
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ class Agent:
         settings.require_server()
         self._settings = settings
         self._signals: list[int] = []
-        self._woken = threading.Event()
+        self._woken, self._wake = os.pipe()  # locks are not for signal handlers
         self._spool = Spool(
             os.path.join(settings.state_dir, SPOOL_NAME), settings.identity, settings.spool_size * 2**20
         )
@@ -83,7 +83,7 @@ class Agent:
 
     def _note_signal(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
-        self._woken.set()
+        os.write(self._wake, b"x")
 
     @property
     def _is_urgent(self) -> bool:
@@ -94,7 +94,7 @@ class Agent:
         while not self._signals:
             with suppress(SpoolFailed):
                 self._journal.prune(clock.now_us())
-            self._woken.wait(PRUNE_S)
+            select.select([self._woken], [], [], PRUNE_S)
 
     def _stop(self) -> None:
         log.info("stopping%s", " at once" if self._is_urgent else " when nothing runs any more")
@@ -108,7 +108,8 @@ class Agent:
         for loop in reversed(self._loops):
             loop.stop(1.0)
         self._link.stop(0.0 if self._is_urgent else DRAIN_S)
-        self._say_goodbye()
+        if not self._link.is_down:
+            self._say_goodbye()
         log.info("stopped")
 
     def _say_goodbye(self) -> None:

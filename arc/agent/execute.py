@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from arc.agent import processes
@@ -32,6 +31,8 @@ class Execute(Plugin):
         """Payload: the text of a script for bash."""
         if not task.payload:
             raise ActionFailed("empty payload")
+        import tempfile  # here, because it loads shutil and the modules of all compressions
+
         descriptor, path = tempfile.mkstemp(".sh", "execute")
         try:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -42,6 +43,8 @@ class Execute(Plugin):
 
     def tarball(self, task: Task) -> None:
         """Payload: a JSON object with `url`, `path`, and perhaps `arguments` and `environment`."""
+        import tempfile
+
         from arc.agent import archives  # with tarfile and zipfile, which most agents never need
 
         wanted = _tarball(task.payload)

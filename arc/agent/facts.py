@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from arc import __version__, clock
 from arc.agent import hostfacts
 from arc.agent.customfacts import CustomFacts
 from arc.agent.metadata import metadata
-from arc.agent.spool import SpoolFailed
+from arc.agent.spool import SpoolFailed, new_id
 from arc.loop import PeriodicLoop
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class FactLoop(PeriodicLoop):
     def _register(self, facts: Facts) -> None:
         settings = self._settings
         registration = {
-            "registration_id": str(uuid.uuid4()),
+            "registration_id": new_id(),
             "version": 1,
             "sender": settings.identity,
             "project": settings.project,

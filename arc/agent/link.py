@@ -7,6 +7,7 @@ Each tries again after a time that doubles, with jitter; the first that gets thr
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from arc.agent.client import Client, Receipt
+    from arc.agent.http import Connection
     from arc.agent.spool import Spool
 
     Handler = Callable[[Mapping[str, Any]], None]
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 REFUSED_RETRY_S = 30.0  # a wrong token is not right in a second
+JOIN_S = 1.0  # of a thread that may be in the middle of connecting
 BATCH_BYTES, BATCH_MESSAGES = 700_000, 500  # the server takes 1 MB and 1,000
 TOO_MUCH = (400, 413)  # answers to a batch that the server will never take
 
@@ -52,10 +55,16 @@ class Link:
         self._stop_polling = threading.Event()
         self._stop = threading.Event()
         self._drained = threading.Event()
+        self._registered = threading.Event()
+        self._last_error = ""
         self._threads = [
-            threading.Thread(target=self._guard, args=(self._send,), name="sender", daemon=True),
-            threading.Thread(target=self._guard, args=(self._poll,), name="poller", daemon=True),
+            threading.Thread(target=self._guard, args=(self._send, client.messages), name="sender", daemon=True),
+            threading.Thread(target=self._guard, args=(self._poll, client.polls), name="poller", daemon=True),
         ]
+
+    @property
+    def is_down(self) -> bool:
+        return self._is_down
 
     def start(self) -> None:
         for thread in self._threads:
@@ -64,8 +73,9 @@ class Link:
     def stop_polling(self) -> None:
         """No more work from now on; what was spooled still goes."""
         self._stop_polling.set()
+        self._registered.set()
         self._recovered.set()
-        self._client.stop_polling()
+        self._client.polls.abort()
 
     def stop(self, drain_s: float) -> None:
         """Send what is spooled, for this long at most, and end."""
@@ -78,19 +88,19 @@ class Link:
         self._recovered.set()
         if not self._is_down and drain_s:
             self._threads[0].join(drain_s)
-        self._client.close()
+        self._client.messages.abort()
         for thread in self._threads:
-            thread.join(5.0)
+            thread.join(JOIN_S)
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[[], None], connection: Connection) -> None:
         """What must not happen ends the program, and whoever supervises it starts it again."""
         try:
             work()
         except BaseException:
             log.critical("%s: cannot go on", threading.current_thread().name, exc_info=True)
-            import os
-
             os._exit(1)
+        finally:
+            connection.close()
 
     def _send(self) -> None:
         attempt = _Attempts()
@@ -118,6 +128,8 @@ class Link:
     def _take(self, receipt: Receipt, *, is_first: bool) -> None:
         if is_first:
             self._spool.check_epoch(receipt.last_seq)
+        else:
+            self._registered.set()
         for each in receipt.rejected:
             log.warning("the server rejects message %s: %s", each.get("seq"), each.get("error"))
         self._spool.acknowledge(receipt.last_seq)
@@ -137,6 +149,7 @@ class Link:
 
     def _poll(self) -> None:
         attempt = _Attempts()
+        self._registered.wait()  # who is not known yet is told to come back later
         while not self._stop_polling.is_set():
             try:
                 messages, retry_s = self._client.poll(self._poll_s)
@@ -178,10 +191,11 @@ class Link:
 
     def _down(self, attempt: _Attempts, error: Exception, at_least_s: float = 0.0) -> None:
         with self._lock:
-            was_down, self._is_down = self._is_down, True
+            is_known, self._last_error = self._is_down and self._last_error == str(error), str(error)
+            self._is_down = True
             self._recovered.clear()
         delay_s = max(attempt.next_s(), at_least_s)
-        log.log(logging.DEBUG if was_down else logging.WARNING, "no connection: %s; next try in %.1f s", error, delay_s)
+        log.log(logging.DEBUG if is_known else logging.WARNING, "no connection: %s; next try in %.1f s", error, delay_s)
         if not (self._stop.is_set() or self._stop_polling.is_set()):
             self._recovered.wait(delay_s)
         elif not self._stop.is_set():

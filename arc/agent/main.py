@@ -75,6 +75,8 @@ def init(settings: Settings, enrolment_token: str, systemd: bool, start: bool) -
     print(f"{enrolled.identity}: configuration written to {path}")
     if systemd or (start and service.has_systemd()):
         print(f"service written to {service.install(path, settings.stop_timeout)}")
+    if start and _holder(enrolled) is not None:
+        stop(enrolled)  # it has the credential of before
     return start_agent(enrolled) if start else 0
 
 

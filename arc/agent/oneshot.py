@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from arc.agent import plugins
 from arc.agent.executions import carry_out
 from arc.agent.http import Connection, Url
+from arc.agent.spool import new_id
 from arc.agent.task import COMPLETE, EXECUTING, Owner, Task
 from arc.errors import ConfigError, Denied, TimedOut, Unavailable
 
@@ -34,7 +34,7 @@ def here(settings: Settings, plugin: str, action: str, payload: str, timeout_s: 
     found = plugins.load(settings.plugin_dir)
     if plugin not in found or action not in (*found[plugin].actions, *plugins.SWITCHES):
         raise ConfigError("You need to provide a valid agent and action name")
-    task = Task(str(uuid.uuid4()), payload, timeout_s, _Terminal())
+    task = Task(new_id(), payload, timeout_s, _Terminal())
     try:
         state, text = carry_out(task, found, plugin, action)
     finally:

@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -131,7 +130,7 @@ class Spool:
         """
         if last_seq >= self._first_seq:
             log.warning("the spool lost messages, %d of them delivered; starts anew", last_seq - self._first_seq + 1)
-            self.epoch = secrets.token_hex(8)
+            self.epoch = new_id()
             self.set_note("epoch", self.epoch)
 
     def note(self, name: str) -> str:
@@ -201,13 +200,18 @@ class Spool:
         return value
 
 
+def new_id() -> str:
+    """Like secrets.token_hex, which would load OpenSSL: 3.5 MB."""
+    return os.urandom(16).hex()
+
+
 def _open(path: str, identity: str) -> sqlite3.Connection:
     try:
         connection = _prepared(path)
         owner = connection.execute("SELECT value FROM notes WHERE name = 'identity'").fetchone()
         if owner is None or owner[0] == identity:
             connection.executemany(
-                "INSERT OR IGNORE INTO notes VALUES (?, ?)", [("identity", identity), ("epoch", secrets.token_hex(8))]
+                "INSERT OR IGNORE INTO notes VALUES (?, ?)", [("identity", identity), ("epoch", new_id())]
             )
             return connection
         log.warning("the spool is of %r: put aside", owner[0])
