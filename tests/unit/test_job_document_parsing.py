@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from arc.errors import Invalid
 from arc.jobs.documents.models import JobDocument, ScheduledJobDocument, Task
-from arc.jobs.documents.parsing import MAX_DEPTH, MAX_VALUES, parse
+from arc.jobs.documents.parsing import MAX_VALUES, parse
+from arc.jobs.documents.values import MAX_DEPTH
 from arc.jobs.documents.unbuilt import refuse_unbuilt
 
 JSON = "application/json"
@@ -283,6 +284,10 @@ def test_depth_is_limited(content_type):
     text = "[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2)
 
     assert refusal(text, content_type) == f"lists and objects are nested more than {MAX_DEPTH} levels deep"
+
+
+def test_depth_of_yaml_is_limited_before_the_end_is_read():
+    assert refusal("[" * 20_000, YAML) == f"lists and objects are nested more than {MAX_DEPTH} levels deep"
 
 
 def test_composites_may_be_nested_as_deep_as_the_limit_says():

@@ -15,13 +15,12 @@ from arc.errors import Invalid
 from arc.jobs.documents import yamltext
 from arc.jobs.documents.models import Document, JobDocument
 from arc.jobs.documents.rules import broken_rules
-from arc.jobs.documents.values import YamlList, YamlObject
+from arc.jobs.documents.values import MAX_DEPTH, YamlList, YamlObject, too_deep
 from arc.jobs.durations import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-MAX_DEPTH = 100  # levels of lists and objects; some 25 composite tasks inside of each other
 MAX_VALUES = 50_000
 MAX_LINES = 100  # of an error
 _MAX_DIGITS = 18
@@ -84,7 +83,7 @@ def _json(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise Invalid(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
 
 
 def _whole(digits: str) -> int | float:
@@ -110,17 +109,13 @@ def _refuse_size(tree: Any) -> None:
             raise Invalid(f"the document has more than {MAX_VALUES} values")
         if not level:
             return
-    raise _too_deep()
+    raise too_deep()
 
 
 def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
-
-def _too_deep() -> Invalid:
-    return Invalid(f"lists and objects are nested more than {MAX_DEPTH} levels deep")
 
 
 def _model(kind: type[_Kind], tree: Any) -> _Kind:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
+from arc.errors import Invalid
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pydantic import SerializerFunctionWrapHandler
 
+MAX_DEPTH = 100  # levels of lists and objects; some 25 composite tasks inside of each other
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -47,6 +50,10 @@ class YamlList(list[Any]):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[int] = []
+
+
+def too_deep() -> Invalid:
+    return Invalid(f"lists and objects are nested more than {MAX_DEPTH} levels deep")
 
 
 def is_null(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import yaml
 
 from arc.errors import Invalid
-from arc.jobs.documents.values import Scalar, YamlList, YamlObject
+from arc.jobs.documents.values import MAX_DEPTH, Scalar, YamlList, YamlObject, too_deep
 
 MAX_COST = 4_000_000  # characters of all texts with aliases written out; a value counts VALUE_COST besides
 VALUE_COST = 32
@@ -86,6 +86,8 @@ class _Builder:
 
     def _start(self, event: yaml.CollectionStartEvent) -> None:
         _refuse_unknown_tag(event)
+        if len(self._open) > MAX_DEPTH:
+            raise too_deep()  # now: the time that reading takes grows with the square of the depth
         value = YamlObject() if isinstance(event, yaml.MappingStartEvent) else YamlList()
         self._open.append(_Open(value, event, self._cost))
         self._charge(VALUE_COST, event)
