@@ -183,12 +183,22 @@ class ActionEngine:
         return self._shown(*self.store.get(action_id))
 
     def changed_since(self, number: int, limit: int = 100) -> tuple[int, list[dict[str, Json]]]:
-        """info() of actions that changed after the event of this number, oldest change first, and the next number.
+        """Copies of actions that changed after the event of this number, oldest change first, and the next number.
 
-        For who keeps a copy: start with 0, and acknowledge() the number when the copy is stored.
+        Each has `info` as clients see it, `seq`, `revision`, `finished_at`. For who keeps copies: start with 0, and
+        acknowledge() the number when they are stored.
         """
         number, found = self.store.changed_since(number, limit)
-        return number, [self._shown(record, history) for record, history in found]
+        copies = [
+            {
+                "seq": record.seq,
+                "revision": record.revision,
+                "finished_at": record.finished_at,
+                "info": self._shown(record, history),
+            }
+            for record, history in found
+        ]
+        return number, copies
 
     def acknowledge(self, number: int) -> None:
         """A copy has all up to this number. From then on the clean-up spares what it does not have."""

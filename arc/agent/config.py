@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "ARC_AGENT_"
 FILE_NAME = "arc.cfg"
 IDENTITY = re.compile(r"[-_.0-9a-zA-Z]{1,64}", re.ASCII)
+SECRETS = ("token", "listen_token")
 LEVELS = ("debug", "info", "warning", "error")
 
 _LINE = re.compile(r"\s*(?P<key>[^:=#]+?)\s*[:=]\s*(?P<value>.*?)\s*")
@@ -55,6 +56,13 @@ OPTIONS = (
     Option("spool_size", int, 64, "megabytes that may wait on disk while the server is away", 1),
     Option("stop_timeout", float, 300.0, "seconds a stop waits for what runs"),
     Option("metadata", bool, False, "ask the cloud's metadata service for facts"),
+    Option("actions", bool, True, "carry out actions that the server or somebody on this machine schedules"),
+    Option("listen", str, "", "address and port at which to serve this node's actions, such as 127.0.0.1:8001"),
+    Option("listen_token", str, "", "what callers of that address must know; at least 16 characters"),
+    Option("service_unit", str, "", "unit of systemd that replicante.io/service.* are about"),
+    Option("service_allow", str, "", "units that arc.edge/service.* may manage, with blanks between; * is anything"),
+    Option("reboot_command", str, "", "reboots this machine; none, no arc.edge/node.reboot"),
+    Option("update_command", str, "", "installs the version that is its last word; none, no arc.edge/agent.update"),
     Option("log_level", str, "info", ", ".join(LEVELS)),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -79,6 +87,13 @@ class Settings:
     spool_size: int
     stop_timeout: float
     metadata: bool
+    actions: bool
+    listen: str
+    listen_token: str
+    service_unit: str
+    service_allow: str
+    reboot_command: str
+    update_command: str
     log_level: str
 
     def __init__(self, **values: Any) -> None:
@@ -90,7 +105,7 @@ class Settings:
         _check(self)
 
     def __repr__(self) -> str:
-        shown = {name: "***" if name == "token" and value else value for name, value in vars(self).items()}
+        shown = {name: "***" if name in SECRETS and value else value for name, value in vars(self).items()}
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property

@@ -6,15 +6,15 @@ another requester, take `admin`.
 
 from __future__ import annotations
 
-import json
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from arc import errors as families
 from arc.actions import attributes, rules
+from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_json
 from arc.actions.errors import ActionsDisabled, InvalidJson
 from arc.web import errors
 from arc.web.auth import ANY, IDENTITY_KEY
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from arc.actions.engine import ActionEngine
     from arc.actions.node import Node
 
-ENVELOPE = "application/vnd.arc.action-envelope+json"
-MAX_BODY_BYTES = 262_144
-MAX_DEPTH = 64  # of a body
 MAX_WAITERS = 4  # requests that may wait for a change at a time; they hold a thread each
 FAMILIES = {  # codes of errors that other parts raise
     families.Unauthenticated: "Unauthorized",
@@ -36,7 +33,6 @@ FAMILIES = {  # codes of errors that other parts raise
     families.TooLarge: "TooLarge",
     families.NotFound: "NotFound",
 }
-CONTROL = ("action_id", "created_ts", "requester")
 _waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ID = "9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02"
 
@@ -345,45 +341,4 @@ def schedule_body(query: ScheduleQuery) -> tuple[Any, dict[str, str]]:
     if len(data) > MAX_BODY_BYTES:
         raise families.TooLarge(f"the arguments of an action may have {MAX_BODY_BYTES} bytes")
     body = strict_json(data)
-    return _opened(body, said) if request.mimetype == ENVELOPE else (body, said)
-
-
-def _opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
-    if not isinstance(envelope, dict) or not set(envelope) <= {"args", *CONTROL}:
-        raise InvalidJson(f"an envelope has the members args, {', '.join(CONTROL)}")
-    inside = {name: envelope[name] for name in CONTROL if envelope.get(name) is not None}
-    if set(inside) & set(said):
-        raise InvalidJson("the envelope and the query say the same twice")
-    if not all(isinstance(value, str) for value in inside.values()):
-        raise InvalidJson(f"{', '.join(CONTROL)} are texts")
-    return envelope.get("args"), said | inside
-
-
-def strict_json(data: bytes) -> Any:
-    """The one value that JSON text stands for. Raises InvalidJson, also for NaN and for a member given twice."""
-    try:
-        value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant)
-        depth = _depth(value)
-    except RecursionError:
-        depth, value = MAX_DEPTH + 1, None
-    except ValueError as error:
-        raise InvalidJson(f"the body is no JSON: {error}") from None
-    if depth > MAX_DEPTH:
-        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH}")
-    return value
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a member is given twice")
-    return members
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
+    return opened(body, said) if request.mimetype == ENVELOPE else (body, said)

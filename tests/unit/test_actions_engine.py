@@ -752,15 +752,15 @@ def test_copy_follows_all_changes(rig: Rig) -> None:
     first, second = engine.schedule(LOOP, {"target": 2}), engine.schedule(PING, None)
 
     number, found = engine.changed_since(0)
-    assert [info["action"]["id"] for info in found] == [first.id, second.id]
+    assert [(copy["seq"], copy["info"]["action"]["id"]) for copy in found] == [(1, first.id), (2, second.id)]
     engine.cycle()
     number, found = engine.changed_since(number)
-    assert found == [engine.info(first.id)]
+    assert [copy["info"] for copy in found] == [engine.info(first.id)]
     run(engine)
     number, found = engine.changed_since(number, limit=1)
-    assert found == [engine.info(first.id)]
+    assert [copy["info"] for copy in found] == [engine.info(first.id)]
     number, found = engine.changed_since(number, limit=1)
-    assert found == [engine.info(second.id)]
+    assert [copy["info"] for copy in found] == [engine.info(second.id)]
     assert engine.changed_since(number) == (number, [])
 
 

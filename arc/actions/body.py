@@ -1,0 +1,55 @@
+"""The body of a request to schedule: any JSON is the arguments, read strictly; or an envelope around them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from arc.actions.errors import InvalidJson
+
+ENVELOPE = "application/vnd.arc.action-envelope+json"
+CONTROL = ("action_id", "created_ts", "requester")
+MAX_BODY_BYTES = 262_144
+MAX_DEPTH = 64  # of a body
+
+
+def opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
+    """The arguments in an envelope, and all that was said beside them. Raises InvalidJson."""
+    if not isinstance(envelope, dict) or not set(envelope) <= {"args", *CONTROL}:
+        raise InvalidJson(f"an envelope has the members args, {', '.join(CONTROL)}")
+    inside = {name: envelope[name] for name in CONTROL if envelope.get(name) is not None}
+    if set(inside) & set(said):
+        raise InvalidJson("the envelope and the query say the same twice")
+    if not all(isinstance(value, str) for value in inside.values()):
+        raise InvalidJson(f"{', '.join(CONTROL)} are texts")
+    return envelope.get("args"), said | inside
+
+
+def strict_json(data: bytes) -> Any:
+    """The one value that JSON text stands for. Raises InvalidJson, also for NaN and for a member given twice."""
+    try:
+        value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant)
+        depth = _depth(value)
+    except RecursionError:
+        depth, value = MAX_DEPTH + 1, None
+    except ValueError as error:
+        raise InvalidJson(f"the body is no JSON: {error}") from None
+    if depth > MAX_DEPTH:
+        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH}")
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member is given twice")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

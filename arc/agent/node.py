@@ -1,0 +1,194 @@
+"""Node: the action engine of this machine, and what the server gets to know of it.
+
+message of type `action` -> engine.schedule | cancel -> answer, when it was refused
+engine -> Reporter -> spool: report of the node, copies of all that changes -> server
+Each start tells everything again, and which actions there are, so that the server's copies cannot go astray for long.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import arc
+from arc.actions import host
+from arc.actions.attributes import Datastore, Shards, Version, info_agent
+from arc.actions.engine import ActionEngine
+from arc.actions.node import Node
+from arc.actions.worker import EngineOptions
+from arc.agent.spool import SpoolFailed
+from arc.errors import ArcError, ConfigError
+from arc.loop import PeriodicLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from arc.agent.config import Settings
+    from arc.agent.spool import Spool
+
+    Copy = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+PLUGIN_FOLDER = "actions.d"
+CLUSTER = "unenrolled"  # the server puts its own in place of it
+LOOK_S = 60.0  # seconds between two looks, beside those that a change causes
+GATHER_S = 0.2  # seconds in which changes become one message
+PAGE = 20  # actions read at a time
+MESSAGE_BYTES = 300_000  # of copies, from which on a message is full
+
+
+class AgentNode:
+    """restart: has this process replaced by another soon, and returns. is_idle: whether nothing else runs."""
+
+    def __init__(
+        self, settings: Settings, spool: Spool, restart: Callable[[], None], is_idle: Callable[[], bool]
+    ) -> None:
+        able = host.Host(version=arc.__version__, restart=restart, drain=is_idle)
+        self.engine = ActionEngine(
+            Path(settings.state_dir),
+            host.kinds(able, _options(settings)),
+            EngineOptions(history_max=100),
+            version=arc.__version__,
+            on_change=lambda record: self._reporter.wake(),
+        )
+        self._spool = spool
+        datastore = Datastore(CLUSTER, settings.identity, "ArcEdgeAgent", arc.__version__)
+        version = Version.of_sources(arc.__version__, Path(arc.__file__).parents[1])
+        self.node = Node(self.engine, version, lambda: datastore, Shards(lambda: (), _no_shard))
+        self._reporter = Reporter(self.node, self.engine, spool)
+
+    def start(self) -> None:
+        self.engine.start()
+        self._reporter.start()
+        self._reporter.wake()
+
+    def stop(self) -> None:
+        """After this nothing is spooled; what ended in the last moment is told at the next start."""
+        self.engine.begin_stop()
+        self._reporter.stop(2.0)
+        self.engine.stop()
+
+    def handle(self, message: Mapping[str, Any]) -> None:
+        """Do what the server has to say. Raises SpoolFailed."""
+        op, action_id = str(message.get("op")), str(message.get("id"))
+        try:
+            self._cancel(action_id, message) if op == "cancel" else self._schedule(action_id, message)
+            error = None
+        except ArcError as refusal:
+            log.info("action %s: %s refused: %s", action_id, op, refusal)
+            error = {"kind": type(refusal).__name__, "message": str(refusal)}
+        if error or op == "cancel":  # a copy is answer enough to the rest
+            self._spool.append("actions", {"answers": [{"op": op, "id": action_id, "error": error}]})
+
+    def _schedule(self, action_id: str, message: Mapping[str, Any]) -> None:
+        headers = message.get("headers") or {}
+        self.engine.schedule(
+            str(message.get("kind")),
+            message.get("args"),
+            action_id=action_id,
+            created_us=int(message["created_at"]),
+            requester=str(message.get("requester", "CORE_API")),
+            headers=headers.items(),
+            requested_by=str(message.get("requested_by", "")),
+        )
+
+    def _cancel(self, action_id: str, message: Mapping[str, Any]) -> None:
+        self.engine.cancel(action_id, str(message.get("reason", "")))
+
+
+class Reporter(PeriodicLoop):
+    """Keeps the server's copies true."""
+
+    name = "action-reporter"
+
+    def __init__(self, node: Node, engine: ActionEngine, spool: Spool) -> None:
+        super().__init__(LOOK_S)
+        self._node = node
+        self._engine = engine
+        self._spool = spool
+        self._number = 0  # of the last event that was told
+        self._has_begun = False
+
+    def step(self, now_us: int) -> int:
+        self._stop.wait(GATHER_S)
+        try:
+            return self._tell()
+        except SpoolFailed as error:
+            log.error("actions: %s", error)
+            return 0
+
+    def _tell(self) -> int:
+        if not self._has_begun:
+            self._spool.append("actions", {"node": self._report()})
+        told, number = 0, -1
+        while number != self._number:
+            number = self._number
+            self._number, copies = self._engine.changed_since(number, PAGE)
+            for message in _messages(copies):
+                self._spool.append("actions", {"copies": message})
+            told += len(copies)
+        if not self._has_begun:
+            self._spool.append("actions", {"known": self._known()})
+            self._has_begun = True
+        if told:
+            self._engine.acknowledge(self._number)
+        return told
+
+    def _report(self) -> dict[str, Any]:
+        return {
+            "agent": info_agent(self._node.version),
+            "datastore": self._node.datastore().as_dict(),
+            "shards": self._node.shards.as_dict(),
+            "kinds": [kind.as_dict() for kind in self._engine.kinds()],
+        }
+
+    def _known(self) -> list[str]:
+        return [action.id for action in (*self._engine.queue(), *self._engine.finished(1000))]
+
+
+def _options(settings: Settings) -> host.NodeOptions:
+    """Raises ConfigError."""
+    plugins = os.path.join(settings.install_dir, PLUGIN_FOLDER)
+    return host.NodeOptions(
+        plugins=plugins if os.path.isdir(plugins) else "",
+        service_supervisor="systemd" if settings.service_unit else "none",
+        service_unit=settings.service_unit,
+        service_allow=settings.service_allow.replace(",", " ").split(),
+        reboot_command=_words("reboot_command", settings.reboot_command),
+        update_command=_words("update_command", settings.update_command),
+    )
+
+
+def _words(name: str, command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _messages(copies: list[Copy]) -> Iterator[list[Copy]]:
+    """Copies as they fit into messages; the history of one that is too long loses its middle."""
+    message: list[Copy] = []
+    size = 0
+    for copy in copies:
+        length = len(json.dumps(copy))
+        if length > MESSAGE_BYTES:
+            history = copy["info"]["history"]
+            copy["info"]["history"] = [history[0], history[-1]]
+            length = len(json.dumps(copy))
+        if message and size + length > MESSAGE_BYTES:
+            yield message
+            message, size = [], 0
+        message.append(copy)
+        size += length
+    if message:
+        yield message
+
+
+def _no_shard(shard_id: str) -> Any:
+    raise LookupError(shard_id)
