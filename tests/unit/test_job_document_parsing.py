@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from arc.errors import Invalid
 from arc.jobs.documents.models import JobDocument, ScheduledJobDocument, Task
 from arc.jobs.documents.parsing import MAX_VALUES, parse
-from arc.jobs.documents.values import MAX_DEPTH
 from arc.jobs.documents.unbuilt import refuse_unbuilt
+from arc.jobs.documents.values import MAX_DEPTH
 
 JSON = "application/json"
 YAML = "text/yaml"
