@@ -59,6 +59,8 @@ class Line:
         writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         answer = await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+        if "connection: close" in head:
+            self.close()
         status = int(head.split(" ", 2)[1])
         if status != 200:
             raise RuntimeError(f"{method} {path}: {status} {answer.decode()}")
@@ -67,6 +69,7 @@ class Line:
     def close(self) -> None:
         if self._streams:
             self._streams[1].close()
+            self._streams = None
 
 
 class Agents:

@@ -32,7 +32,14 @@ _TAG_KEY = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
 _BY_ID = select(agents).where(agents.c.agent_id == bindparam("agent"))
 _TAGS = select(agent_tags.c.agent_id, agent_tags.c.name, agent_tags.c.text)
-_UPDATE = update(agents).where(agents.c.agent_id == bindparam("agent"))
+_UPDATE = update(agents).where(agents.c.agent_id == bindparam("agent"))  # sets what it is executed with
+# One row at a time: an IN of changing length would cost more to write than to run.
+_TAKE_OUT = {
+    table: delete(table).where(table.c.agent_id == bindparam("agent"), table.c.name == bindparam("key"))
+    for table in (agent_facts, agent_tags)
+}
+_PUT_IN = {table: insert(table) for table in _TAKE_OUT}
+_ADD_EVENT = insert(agent_events)
 _SPEAKER = select(agents.c.project, agents.c.token_id, agents.c.epoch, agents.c.last_seq, agents.c.is_online).where(
     agents.c.agent_id == bindparam("agent")
 )
@@ -126,7 +133,7 @@ class AgentStore:
         """A sign of life of one that is not known to be online. Whether there is such an agent."""
         with self._db.transaction() as tx:
             self.set_online(tx, agent_id, online=True, now_us=now_us)
-            return tx.execute(_UPDATE.values(last_seen_at=now_us), {"agent": agent_id}).rowcount > 0
+            return tx.execute(_UPDATE, {"agent": agent_id, "last_seen_at": now_us}).rowcount > 0
 
     def go_offline(self, agent_ids: Sequence[str], now_us: int, detail: str) -> list[str]:
         """Those of them that were online until now."""
@@ -146,7 +153,7 @@ class AgentStore:
 
     def mark_delivered(self, tx: sa.Connection, agent_id: str, epoch: str, last_seq: int) -> None:
         """Messages of the epoch up to this one have had their effect."""
-        tx.execute(_UPDATE.values(epoch=epoch, last_seq=last_seq), {"agent": agent_id})
+        tx.execute(_UPDATE, {"agent": agent_id, "epoch": epoch, "last_seq": last_seq})
 
     def prune_events(self, before_us: int) -> int:
         with self._db.transaction() as tx:
@@ -159,7 +166,8 @@ class AgentStore:
             return False
         facts = json.loads(row.facts) | {"online": online}
         _replace(tx, agent_facts, agent_id, {"online": online}, ["online"])
-        tx.execute(_UPDATE.values(is_online=online, facts=_json(facts), updated_at=now_us), {"agent": agent_id})
+        changes = {"is_online": online, "facts": _json(facts), "updated_at": now_us}
+        tx.execute(_UPDATE, {"agent": agent_id, **changes})
         add_event(tx, agent_id, "online" if online else "offline", now_us, detail)
         return True
 
@@ -199,10 +207,10 @@ class AgentStore:
         if row is None:
             fresh = {"created_at": now_us, "epoch": "", "last_seq": 0, "facts": "{}", "display_name": agent_id}
             tx.execute(insert(agents).values(agent_id=agent_id, token_id=token_id, **fresh, **values))
-        changed = {name: value for name, value in facts.items() if name not in old or old[name] != value}
+        changed = {name: value for name, value in facts.items() if text_of(value) != text_of(old.get(name))}
         _replace(tx, agent_facts, agent_id, changed, changed.keys() | (old.keys() - facts.keys()))
         if row is not None and old.get("hostname") == facts.get("hostname"):
-            tx.execute(_UPDATE.values(facts=_json(facts), **values), {"agent": agent_id})
+            tx.execute(_UPDATE, {"agent": agent_id, "facts": _json(facts), **values})
         else:
             _touch(tx, agent_id, facts, _tags_of(tx, [agent_id]).get(agent_id, {}), **values)
         if row is not None and row.is_online == online:
@@ -213,7 +221,7 @@ class AgentStore:
 
 
 def add_event(tx: sa.Connection, agent_id: str, event: str, now_us: int, detail: str = "") -> None:
-    tx.execute(insert(agent_events).values(agent_id=agent_id, event=event, at=now_us, detail=detail))
+    tx.execute(_ADD_EVENT, {"agent_id": agent_id, "event": event, "at": now_us, "detail": detail})
 
 
 def _is_repeated(row: Any, registration: Registration, now_us: int) -> bool:
@@ -251,21 +259,19 @@ def _replace(
     tx: sa.Connection, table: sa.Table, agent_id: str, values: Mapping[str, Any], names: Iterable[str]
 ) -> None:
     """Rows of the filter language for these names: away with the old, in with what has a text."""
-    # One statement for any number of names: an IN of changing length would cost more to write than to run.
-    one = delete(table).where(table.c.agent_id == bindparam("agent"), table.c.name == bindparam("key"))
     if gone := [{"agent": agent_id, "key": name} for name in names]:
-        tx.execute(one, gone)
+        tx.execute(_TAKE_OUT[table], gone)
     texts = {name: text for name, value in values.items() if (text := text_of(value)) is not None}
     rows = [
         {"agent_id": agent_id, "name": name, "text": text, "number": number_of(text)} for name, text in texts.items()
     ]
     if rows:
-        tx.execute(insert(table), rows)
+        tx.execute(_PUT_IN[table], rows)
 
 
 def _touch(tx: sa.Connection, agent_id: str, facts: Mapping[str, Any], tags: Mapping[str, str], **values: Any) -> None:
     name = tags.get("name") or text_of(facts.get("hostname")) or agent_id
-    tx.execute(_UPDATE.values(facts=_json(facts), display_name=name, **values), {"agent": agent_id})
+    tx.execute(_UPDATE, {"agent": agent_id, "facts": _json(facts), "display_name": name, **values})
 
 
 def _json(value: Mapping[str, Any]) -> str:

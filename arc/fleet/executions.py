@@ -152,7 +152,7 @@ class ExecutionStore:
         if not is_new:
             return Outcome(is_new=False)
         changes = _told(row, reply, now_us)
-        tx.execute(_UPDATE.values(changes), {"request": reply.request_id})
+        tx.execute(_UPDATE, {"request": reply.request_id, **changes})
         if changes["status"] == row.status or changes["status"] < Status.FAILED:
             return Outcome(is_new=True)
         return Outcome(is_new=True, ended=_one(tx, reply.request_id, None))
@@ -174,7 +174,7 @@ class ExecutionStore:
             if execution.status is Status.QUEUED and execution.received_at is None and not is_on_its_way(request_id):
                 changes |= {"status": Status.FAILED, "ended_at": now_us}
                 self.logs.append(tx, request_id, 0, "cancelled", is_final=True, now_us=now_us)  # agents count from 1
-            tx.execute(_UPDATE.values(changes), {"request": request_id})
+            tx.execute(_UPDATE, {"request": request_id, **changes})
             return _one(tx, request_id, project)
 
     def fail_unfetched(self, now_us: int) -> list[Execution]:

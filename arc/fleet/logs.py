@@ -29,6 +29,7 @@ _IS_PART = or_(execution_parts.c.content != "", execution_parts.c.is_final)
 _SEEN = select(execution_parts.c.number).where(
     execution_parts.c.request_id == bindparam("request"), execution_parts.c.number == bindparam("part")
 )
+_APPEND = insert(execution_parts)
 _PARTS = (
     select(execution_parts)
     .where(
@@ -65,7 +66,7 @@ class ExecutionLogs:
         if tx.execute(_SEEN, {"request": request_id, "part": number}).first():
             return False
         row = {"request_id": request_id, "number": number, "content": content, "is_final": is_final}
-        tx.execute(insert(execution_parts).values(row | {"created_at": now_us}))
+        tx.execute(_APPEND, row | {"created_at": now_us})
         return True
 
     def read(self, request_id: str) -> str:

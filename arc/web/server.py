@@ -230,7 +230,11 @@ class _Task(WSGITask):
         """
         ends_known = not self.has_body
         lines = [f"HTTP/{self.version} {self.status}"]
+        wish = self.request.headers.get("CONNECTION", "").lower()
         for name, value in self.response_headers:
+            if name == "Connection":  # the application knows that its client stays away for long
+                wish = value.lower()
+                continue
             if name == "Content-Length":
                 if not self.has_body:
                     continue  # RFC 9110: not with 204
@@ -242,7 +246,6 @@ class _Task(WSGITask):
         if not ends_known and self.version == "1.1" and self.request.command != "HEAD":
             lines.append("Transfer-Encoding: chunked")
             ends_known = self.chunked_response = True
-        wish = self.request.headers.get("CONNECTION", "").lower()
         if not ends_known or wish == "close" or (self.version == "1.0" and wish != "keep-alive"):
             self.close_on_finish = True
             lines.append("Connection: close")
