@@ -6,8 +6,8 @@ Each is a plain dictionary, as clients get it, made of values and callables that
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Version:
     taint: str = UNKNOWN
 
     @classmethod
-    def of_sources(cls, number: str, root: Path) -> Version:
+    def of_sources(cls, number: str, root: str | os.PathLike[str]) -> Version:
         """As git knows the directory of the program; unknown where it is no working copy or git is missing."""
         commit = _git(root, "rev-parse", "HEAD")
         status = _git(root, "status", "--porcelain")
@@ -103,7 +102,7 @@ def identity(remember: Callable[[str, str], str], cluster_id: str, node_id: str,
     remember(name, value): the value that was given first. address: `host:port`; a new name of the host changes nothing.
     """
     return (
-        cluster_id or remember("cluster_id", f"arc-{secrets.token_hex(4)}"),
+        cluster_id or remember("cluster_id", f"arc-{os.urandom(4).hex()}"),
         node_id or remember("node_id", address),
     )
 
@@ -168,12 +167,12 @@ def _taint(status: str) -> str:
     return f"{' and '.join(tainted)} tainted" if tainted else "not tainted"
 
 
-def _git(root: Path, *args: str) -> str | None:
-    if not (root / ".git").exists():
+def _git(root: str | os.PathLike[str], *args: str) -> str | None:
+    if not os.path.exists(os.path.join(root, ".git")):
         return None
     try:
         return subprocess.run(
-            ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=GIT_S, check=True
+            ["git", "-C", root, *args], capture_output=True, text=True, timeout=GIT_S, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

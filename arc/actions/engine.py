@@ -29,7 +29,6 @@ from arc.actions.worker import Clocks, Counters, EngineOptions, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class ActionEngine:
 
     def __init__(
         self,
-        directory: Path,
+        directory: str | os.PathLike[str],
         kinds: Iterable[Kind],
         options: EngineOptions | None = None,
         *,
@@ -60,7 +59,7 @@ class ActionEngine:
         self._clocks = clocks or Clocks()
         self._on_change = on_change
         self._worker = Worker(self.store, self.catalogue, self.options, self._clocks, version, self._announce)
-        self._lock_path = directory / "actions.lock"
+        self._lock_path = os.path.join(directory, "actions.lock")
         self._lock_fd: int | None = None
         self._is_elsewhere = False
         self._stop = threading.Event()
@@ -154,7 +153,7 @@ class ActionEngine:
         self._refuse_when_stopping()
         self._refuse_too_soon(found, new)
         record = self.store.add(new, self.options.queue_max)
-        log.info("action scheduled", extra={"action": record.id, "kind": kind, "by": requested_by})
+        log.info("action %s: %s scheduled", record.id, kind, extra={"by": requested_by})
         self._announce(record)
         self._wake.set()
         return record

@@ -12,8 +12,6 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
 from arc.actions import commands
 from arc.actions.errors import Cancelled, ExitStatus, Interrupted, InvalidArgs, Timeout
 from arc.actions.kinds import Context, Kind, Outcome, Stage, composite, done, failed
@@ -149,6 +147,8 @@ def _end_of(text: str) -> str:
 
 
 def _started_at(pid: int) -> float | None:
+    import psutil  # a megabyte that only this needs
+
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:

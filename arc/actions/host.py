@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arc.actions import commands, nodekinds, plugins, services, storekinds, testkinds
+from arc.actions import commands, nodekinds, services, storekinds, testkinds
 from arc.actions.errors import ServiceOpFailed
 from arc.actions.services import Commands, Supervisor, Systemd
 from arc.errors import ConfigError
@@ -17,12 +16,13 @@ if TYPE_CHECKING:
     from arc.actions.kinds import Kind
     from arc.actions.storekinds import Task
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def read_boot_id() -> str:
     """Of this boot of the machine."""
-    return BOOT_ID.read_text("utf-8").strip()
+    with open(BOOT_ID, encoding="ascii") as file:
+        return file.read().strip()
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,14 @@ def kinds(host: Host, options: NodeOptions) -> list[Kind]:
         *(services.unit_kinds(options.service_allow) if options.service_allow else ()),
         *storekinds.kinds(host),
         *nodekinds.kinds(host, host.reboot or reboot_by(options.reboot_command), options.update_command),
-        *plugins.kinds(options.plugins),
+        *(_plugin_kinds(options.plugins) if options.plugins else ()),
     ]
+
+
+def _plugin_kinds(directory: str) -> list[Kind]:
+    from arc.actions import plugins  # two megabytes with what it needs; an agent without plug-ins does without
+
+    return plugins.kinds(directory)
 
 
 def supervisor(options: NodeOptions) -> Supervisor | None:

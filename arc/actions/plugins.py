@@ -27,9 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 
 
 def kinds(directory: str) -> list[Kind]:
-    """Of all files in the directory; none when it is empty text. Raises ConfigError that names the file."""
-    if not directory:
-        return []
+    """Of all files in the directory. Raises ConfigError that names the file."""
     if not Path(directory).is_dir():
         raise ConfigError(f"[actions] plugins: there is no directory {directory}")
     found = [_read(path) for path in sorted(Path(directory).glob("*.toml"))]

@@ -11,7 +11,6 @@ import fnmatch
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arc.actions import commands
@@ -244,7 +243,8 @@ def unit_kinds(allowed: Sequence[str]) -> list[Kind]:
 def own_unit() -> str:
     """The unit of systemd that this process belongs to; empty when there is none."""
     try:
-        groups = Path("/proc/self/cgroup").read_text("utf-8").split()
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            groups = file.read().split()
     except OSError:
         return ""
     last = groups[-1].rpartition("/")[2] if groups else ""

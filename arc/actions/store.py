@@ -20,7 +20,6 @@ from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 BUSY_MS = 5000
 CACHE_KB = 512  # pages in memory per connection; the edge agent has little
@@ -82,10 +81,10 @@ _EVERYTHING = (1 << 63) - 1
 class ActionStore:
     """history_max: events kept per action."""
 
-    def __init__(self, directory: Path, history_max: int = 1000) -> None:
-        self.path = directory / "actions.db"
+    def __init__(self, directory: str | os.PathLike[str], history_max: int = 1000) -> None:
+        self.path = os.path.join(directory, "actions.db")
         self._history_max = history_max
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self._writer = _Connection(self.path)
         try:
@@ -231,7 +230,7 @@ class ActionStore:
         with self._writer.transaction() as tx:
             (version,) = tx.execute("PRAGMA user_version").fetchone()
             if version > len(MIGRATIONS):
-                raise NewerSchema(str(self.path), version, len(MIGRATIONS))
+                raise NewerSchema(self.path, version, len(MIGRATIONS))
             for statements in MIGRATIONS[version:]:
                 for statement in statements:
                     tx.execute(statement)
@@ -241,7 +240,7 @@ class ActionStore:
 class _Connection:
     """One connection that threads take turns with."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._lock = threading.Lock()
         self._sqlite = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in (

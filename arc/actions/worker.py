@@ -13,7 +13,6 @@ import logging
 import os
 import sqlite3
 import time
-import uuid
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -135,7 +134,7 @@ class Worker:
         version: str,
         on_change: Callable[[ActionRecord], None],
     ) -> None:
-        self.instance = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        self.instance = f"{os.getpid()}-{os.urandom(6).hex()}"
         self.background = Background()
         self.counters = Counters()
         self._store = store
@@ -178,7 +177,7 @@ class Worker:
     def _note_end(self, record: ActionRecord, variant: str) -> None:
         kind = record.kind if self._catalogue.find(record.kind) else UNKNOWN_KIND
         self.counters.finished[kind, record.state.value, variant] += 1
-        log.info("action ended", extra={"action": record.id, "kind": record.kind, "state": record.state.value})
+        log.info("action %s: %s is %s", record.id, record.kind, record.state.value)
 
     def prune(self) -> int:
         """Delete old finished actions; returns how many."""

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import arc
@@ -50,7 +49,7 @@ class AgentNode:
     ) -> None:
         able = host.Host(version=arc.__version__, restart=restart, drain=is_idle)
         self.engine = ActionEngine(
-            Path(settings.state_dir),
+            settings.state_dir,
             host.kinds(able, _options(settings)),
             EngineOptions(history_max=100),
             version=arc.__version__,
@@ -58,7 +57,7 @@ class AgentNode:
         )
         self._spool = spool
         datastore = Datastore(CLUSTER, settings.identity, "ArcEdgeAgent", arc.__version__)
-        version = Version.of_sources(arc.__version__, Path(arc.__file__).parents[1])
+        version = Version.of_sources(arc.__version__, os.path.dirname(os.path.dirname(arc.__file__)))
         self.node = Node(self.engine, version, lambda: datastore, Shards(lambda: (), _no_shard))
         self._reporter = Reporter(self.node, self.engine, spool)
 

@@ -341,7 +341,6 @@ def test_directory_holds_commands_and_external_kinds(boot: Callable[..., ActionE
 
 
 def test_no_directory_no_kinds(boot: Callable[..., ActionEngine]) -> None:
-    assert plugins.kinds("") == []
     with pytest.raises(ActionNotAvailable):
         boot().schedule(EXEC, {"command": "run"})
 
