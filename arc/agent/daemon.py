@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from arc.agent.config import Settings
+    from arc.agent.node import AgentNode
     from arc.loop import PeriodicLoop
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         settings.require_server()
         self._settings = settings
+        self.is_restarting = False
         self._signals: list[int] = []
         self._woken, self._wake = os.pipe()  # locks are not for signal handlers
         self._spool = Spool(
@@ -59,8 +61,13 @@ class Agent:
         handlers = {
             "request": self._executions.accept,
             "cancel": lambda message: self._executions.cancel(str(message.get("request_id"))),
-            # "action": messages of the action engine come here
         }
+        self._node: AgentNode | None = None
+        if settings.actions:
+            from arc.agent.node import AgentNode
+
+            self._node = AgentNode(settings, self._spool, self.restart, lambda: self._executions.wait_idle(0))
+            handlers["action"] = self._node.handle
         self._link = Link(self._client, self._spool, handlers, settings.poll_time, self._facts.register_online)
         self._loops: list[PeriodicLoop] = [self._facts]
 
@@ -74,12 +81,19 @@ class Agent:
         for loop in self._loops:
             loop.start()
         self._link.start()
+        if self._node:
+            self._node.start()
         log.info("agent %s talks to %s", self._settings.identity, self._settings.server)
         try:
             self._wait()
             self._stop()
         finally:
             self._spool.close()
+
+    def restart(self) -> None:
+        """Have the agent stop in good order and begin anew in the same process; returns at once."""
+        self.is_restarting = True
+        self._note_signal(signal.SIGTERM, None)
 
     def _note_signal(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
@@ -104,6 +118,8 @@ class Agent:
                 break
             self._executions.wait_idle(LOOK_S)
         self._link.stop_polling()
+        if self._node:
+            self._node.stop()
         self._executions.stop_all("agent was stopped", KILL_S, abandon=self._is_urgent)
         for loop in reversed(self._loops):
             loop.stop(1.0)

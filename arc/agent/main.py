@@ -59,9 +59,12 @@ def serve(settings: Settings) -> int:
     _log_to_stderr(settings.log_level)
     lock = daemon.hold_lock(settings.state_dir)
     try:
-        daemon.Agent(settings).run()
+        agent = daemon.Agent(settings)
+        agent.run()
     finally:
         os.close(lock)
+    if agent.is_restarting:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
     return 0
 
 
