@@ -11,8 +11,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 run: $(VENV)/installed
 	exec $(BIN)/python arc.py
 
+# Integration tests load the machine and measure rates: one at a time.
 test: $(VENV)/tested
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/unit tests/test_layout.py -n auto --dist loadfile
+	$(BIN)/python -m pytest tests/integration tests/browser
 
 check: $(VENV)/tested
 	$(BIN)/ruff check .

@@ -36,9 +36,9 @@ def gzip_engine(request, monkeypatch):
     "body",
     [
         TEXT,
-        gzip.compress(TEXT),
-        gzip.compress(TEXT[:7]) + gzip.compress(b"") + gzip.compress(TEXT[7:]),
-        gzip.compress(TEXT) + b"\0" * 512,
+        gzip.compress(TEXT, mtime=0),
+        gzip.compress(TEXT[:7], mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(TEXT[7:], mtime=0),
+        gzip.compress(TEXT, mtime=0) + b"\0" * 512,
         zstandard.compress(TEXT),
         zstandard.ZstdCompressor(write_checksum=True).compress(TEXT),
         zstd_stream(TEXT[:100]) + zstandard.compress(TEXT[100:]),
