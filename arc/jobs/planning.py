@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from arc.clock import US_PER_S
 from arc.errors import ArcError, Invalid
 from arc.jobs.durations import parse_duration
-from arc.jobs.expressions import Scope, render
+from arc.jobs.expressions import Allowance, Scope, render
 from arc.jobs.queuenames import is_for_tasks
 from arc.jobs.records import Task
 from arc.jobs.states import JobState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from arc.jobs.records import Job
 
     Definition = Mapping[str, Any]
+    Fill = Callable[[str], str]  # replaces the blocks of a template
 
 CONTAINER, PROCESS = "container", "process"
 DEFAULT_QUEUE = "default"
+MAX_QUEUE = 256  # characters of a name
 MAX_DELAY_US = 3600 * US_PER_S  # between two attempts
 SCALING_FACTOR = 2.0  # of the delay, unless the document says otherwise
 _TEXTS = ("name", "var", "image", "queue", "if")  # fields that are templates
@@ -64,16 +67,17 @@ class Planner:
         """The job from the task at `position` on: up to the first that is not skipped, or to its end."""
         if not job.is_readable:
             return Plan(failed(job, "what the job was submitted with cannot be decrypted", now_us))
+        fill = partial(render, scope=scope_of(job), allowance=Allowance())
         created: list[Task] = []
         while position <= job.task_count:
-            created.append(self._create(job, position, now_us))
+            created.append(self._create(job, position, fill, now_us))
             if created[-1].state is not TaskState.SKIPPED:
                 break
             position += 1
         percent = round((position - 1) / job.task_count * 100, 2)
         moved = replace(job, position=position, progress=max(job.progress, percent))
         if position > job.task_count:
-            return Plan(_ended(moved, now_us), tuple(created))
+            return Plan(_ended(moved, fill, now_us), tuple(created))
         if created[-1].state is TaskState.FAILED:
             moved = failed(moved, created[-1].error, now_us)
         return Plan(moved, tuple(created))
@@ -87,13 +91,12 @@ class Planner:
             inner.append(each["task"])
         return self.has_processes(inner) if inner else self.runtime_of(definition) == PROCESS
 
-    def _create(self, job: Job, position: int, now_us: int) -> Task:
+    def _create(self, job: Job, position: int, fill: Fill, now_us: int) -> Task:
         submitted = job.definitions[position - 1]
         task = _new_task(job, position, self.runtime_of(submitted), submitted, now_us)
         try:
-            definition = with_defaults(_evaluated(submitted, scope_of(job)), job.document.get("defaults") or {})
-            if not is_for_tasks(definition["queue"]):
-                raise Invalid(f"invalid queue: {definition['queue']}")
+            definition = with_defaults(_evaluated(submitted, fill), job.document.get("defaults") or {})
+            _check_queue(definition["queue"], submitted.get("queue") or "", job)
         except ArcError as error:
             return replace(task, state=TaskState.FAILED, failed_at=now_us, error=str(error))
         except Exception:
@@ -190,10 +193,18 @@ def _new_task(job: Job, position: int, runtime: str, definition: Definition, now
     )
 
 
-def _ended(job: Job, now_us: int) -> Job:
+def _check_queue(name: str, template: str, job: Job) -> None:
+    """Names of queues are shown to everybody, so nothing of a secret may get into one. Raises Invalid."""
+    if not is_for_tasks(name) or len(name) > MAX_QUEUE:
+        raise Invalid(f"invalid queue: {name[:MAX_QUEUE]}")
+    if job.secrets and "{{" in template and name != render(template, scope_of(replace(job, secrets={}))):
+        raise Invalid("the name of a queue must not depend on a secret")
+
+
+def _ended(job: Job, fill: Fill, now_us: int) -> Job:
     """All tasks are done: what the job results in."""
     try:
-        result = render(job.document.get("output") or "", scope_of(job))
+        result = fill(job.document.get("output") or "")
     except ArcError as error:
         return failed(job, str(error), now_us)
     keep = (job.document.get("autoDelete") or {}).get("after")
@@ -206,19 +217,19 @@ def _ended(job: Job, now_us: int) -> Job:
     )
 
 
-def _evaluated(definition: Definition, scope: Scope) -> dict[str, Any]:
+def _evaluated(definition: Definition, fill: Fill) -> dict[str, Any]:
     """The definition of a task, or of a part before or after it, with its templates replaced."""
     made = dict(definition)
     for name in _TEXTS:
         if text := made.get(name):
-            made[name] = render(text, scope)
+            made[name] = fill(text)
     if cmd := made.get("cmd"):
-        made["cmd"] = [render(element, scope) for element in cmd]
+        made["cmd"] = [fill(element) for element in cmd]
     if env := made.get("env"):
-        made["env"] = {name: render(value, scope) for name, value in env.items()}
+        made["env"] = {name: fill(value) for name, value in env.items()}
     for name in ("pre", "post"):
         if steps := made.get(name):
-            made[name] = [_evaluated(step, scope) for step in steps]
+            made[name] = [_evaluated(step, fill) for step in steps]
     return made
 
 

@@ -184,6 +184,13 @@ def test_small_work_is_never_refused_for_its_time(monkeypatch: pytest.MonkeyPatc
         expressions.evaluate("sum(map(1..20000, # * 2))", SCOPE)
 
 
+def test_all_blocks_of_a_template_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TOTAL_CPU_S", 0.05)
+
+    with pytest.raises(ExpressionError, match="all expressions together take longer"):
+        expressions.render("{{ sum(1..9999) }}" * 1_000, SCOPE)
+
+
 def test_the_parser_is_loaded_with_the_first_expression_only() -> None:
     code = (
         "import sys; from arc.jobs import expressions as e; e.render('plain', e.Scope());"

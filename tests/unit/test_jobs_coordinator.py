@@ -142,6 +142,34 @@ def test_an_internal_queue_is_refused_when_it_comes_out_of_an_expression(rig: Jo
     assert rig.job(job).error == "invalid queue: jobs"
 
 
+def test_a_queue_has_no_endless_name(rig: JobsRig) -> None:
+    job = rig.begin("""{name: q, tasks: [{name: a, queue: "{{ repeat('q', 257) }}", run: x}]}""")
+
+    assert rig.job(job).error == f"invalid queue: {'q' * 256}"
+
+
+@pytest.mark.parametrize("queue", ["{{ secrets.pw }}", "q-{{ upper(secrets.pw) }}", "{{ toJSON($env) }}"])
+def test_a_queue_that_tells_of_a_secret_is_refused(rig: JobsRig, queue: str) -> None:
+    job = rig.begin(f"{{name: q, secrets: {{pw: s3cret}}, tasks: [{{name: a, queue: '{queue}', run: x}}]}}")
+
+    assert rig.job(job).error == "the name of a queue must not depend on a secret"
+    assert [task.queue for task in rig.tasks(job)] == [None]
+
+
+def test_a_job_with_secrets_may_choose_its_queue(rig: JobsRig) -> None:
+    rig.begin("{name: q, inputs: {q: slow}, secrets: {pw: s}, tasks: [{name: a, queue: '{{ inputs.q }}', run: x}]}")
+
+    assert rig.claim("slow").task.queue == "slow"
+
+
+def test_expressions_of_a_task_are_bounded_together(rig: JobsRig) -> None:
+    value = "{{ repeat('x', 400000) }}"
+    env = ", ".join(f'K{number}: "{value}"' for number in range(20))
+    job = rig.begin(f"{{name: e, tasks: [{{name: a, run: x, env: {{{env}}}}}]}}")
+
+    assert "all expressions together come out longer than 4000000 characters" in (rig.job(job).error or "")
+
+
 def test_output_that_fails_fails_the_job_past_its_end(rig: JobsRig) -> None:
     job = rig.begin("{name: o, output: '{{ int(tasks.none) }}', tasks: [{name: a, run: x}]}")
     rig.complete(rig.claim())

@@ -7,13 +7,14 @@ to eval: the evaluator walks a tree that it knows every node of, within a budget
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from arc.jobs.expressions import parsing, text
 from arc.jobs.expressions.checking import Checker
 from arc.jobs.expressions.evaluation import Evaluator
 from arc.jobs.expressions.faults import ExpressionError, Fault, compile_error, run_error
-from arc.jobs.expressions.limits import TOO_DEEP, Budget
+from arc.jobs.expressions.limits import TOO_DEEP, Allowance, Budget
 from arc.jobs.expressions.patterns import pattern
 from arc.jobs.expressions.scope import Scope
 from arc.jobs.expressions.values import Summary, Value, bounded
@@ -25,7 +26,18 @@ if TYPE_CHECKING:
     from arc.jobs.expressions.kinds import Type
     from arc.jobs.expressions.nodes import Node
 
-__all__ = ["ExpressionError", "Scope", "Summary", "Value", "check", "check_template", "evaluate", "render", "to_text"]
+__all__ = [
+    "Allowance",
+    "ExpressionError",
+    "Scope",
+    "Summary",
+    "Value",
+    "check",
+    "check_template",
+    "evaluate",
+    "render",
+    "to_text",
+]
 
 Result = TypeVar("Result")
 
@@ -34,13 +46,17 @@ _KEPT_CHARACTERS = 2_000  # longer expressions are compiled anew each time: what
 _KEPT = 256
 
 
-def render(template: str, scope: Scope) -> str:
-    """The template with every block replaced by the text form of its value. Raises ExpressionError."""
+def render(template: str, scope: Scope, allowance: Allowance | None = None) -> str:
+    """The template with every block replaced by the text form of its value. Raises ExpressionError.
+
+    allowance: shared by templates that are rendered together.
+    """
+    allowance = allowance or Allowance()
     parts: list[str] = []
     end = 0
     for match in _blocks(template):
         parts.append(template[end : match.start()])
-        parts.append(_worked_out(match[1].strip(), scope, text.to_text))
+        parts.append(_rendered(match[1].strip(), scope, allowance))
         end = match.end()
     return "".join(parts) + template[end:]
 
@@ -83,6 +99,17 @@ def _blocks(template: str) -> Iterator[re.Match[str]]:
 def _expression(template: str) -> str:
     first = next(_blocks(template), None)
     return (first[1] if first else template).strip()
+
+
+def _rendered(expression: str, scope: Scope, allowance: Allowance) -> str:
+    parsing.grammar()
+    started = time.thread_time()
+    made = _worked_out(expression, scope, text.to_text)
+    try:
+        allowance.take(time.thread_time() - started, len(made))
+    except Fault as fault:
+        raise run_error(expression, fault) from None
+    return made
 
 
 def _worked_out(expression: str, scope: Scope, finish: Callable[[Value, Budget], Result]) -> Result:

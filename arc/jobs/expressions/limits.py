@@ -22,6 +22,8 @@ MAX_PARSER_STACK = 6 * MAX_DEPTH  # symbols; a level of a tree takes at most `le
 CHARACTERS_PER_STEP = 256  # that an operator or function reads in the time of one step
 ITEMS_PER_STEP = 8
 STEPS_PER_PART = 3  # of a text form or of JSON
+MAX_TOTAL_CPU_S = 2.0  # of all expressions that are worked out together
+MAX_TOTAL_CHARACTERS = 4_000_000  # of the texts they come out as
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
@@ -47,3 +49,20 @@ class Budget:
         self._elements -= elements
         if self._elements < 0:
             raise Fault("memory budget exceeded")
+
+
+class Allowance:
+    """What the expressions of a document may use up together: each has its own budget, but there may be thousands."""
+
+    def __init__(self) -> None:
+        self._cpu_s = MAX_TOTAL_CPU_S
+        self._characters = MAX_TOTAL_CHARACTERS
+
+    def take(self, cpu_s: float, characters: int) -> None:
+        """Raises Fault when it is used up."""
+        self._cpu_s -= cpu_s
+        self._characters -= characters
+        if self._cpu_s < 0:
+            raise Fault(f"all expressions together take longer than {MAX_TOTAL_CPU_S:g} s")
+        if self._characters < 0:
+            raise Fault(f"all expressions together come out longer than {MAX_TOTAL_CHARACTERS} characters")
