@@ -39,6 +39,7 @@ def here(settings: Settings, plugin: str, action: str, payload: str, timeout_s: 
         state, text = carry_out(task, found, plugin, action)
     finally:
         task.close()
+    _print(text)
     return _ended(state, text)
 
 
@@ -55,15 +56,16 @@ def there(settings: Settings, identity: str, plugin: str, action: str, payload: 
 
 
 def _follow(server: _Server, request_id: str, silence_s: float) -> int:
-    after, pause_s, deadline = -1, LOOK_S[0], time.monotonic() + silence_s
+    text, after, pause_s, deadline = "", -1, LOOK_S[0], time.monotonic() + silence_s
     while time.monotonic() < deadline:
+        status = server.ask("GET", f"/api/v1/jobs/{request_id}")["status"]  # first, so that the log is whole at its end
         found = server.ask("GET", f"/api/v1/jobs/{request_id}/log?after={after}", missing={"parts": []})
         for part in found["parts"]:
-            _print(part["content"])
+            text = part["content"]
+            _print(text)
             after, pause_s, deadline = part["number"], LOOK_S[0], time.monotonic() + silence_s
-        status = found.get("status") or server.ask("GET", f"/api/v1/jobs/{request_id}")["status"]
         if status not in ("queued", EXECUTING):
-            return _ended(status, "")
+            return _ended(status, text)
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, LOOK_S[1])
     raise TimedOut(f"no reply for {silence_s:g} s")
@@ -97,7 +99,7 @@ class _Server:
 
 
 def _ended(state: str, text: str) -> int:
-    _print(text)
+    """text: what was printed last."""
     if text and not text.endswith("\n"):
         _print("\n")
     print(state, file=sys.stderr)
