@@ -27,6 +27,7 @@ bench: $(VENV)/tested
 	$(BIN)/python -m bench.query
 	$(BIN)/python -m bench.compaction
 	$(BIN)/python -m bench.jobs
+	$(BIN)/python -m bench.fleet
 
 crash: $(VENV)/tested
 	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 $(BIN)/python -m pytest tests/integration/test_crash.py \
