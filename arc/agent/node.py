@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from arc.agent.config import Settings
+    from arc.agent.listener import Listener
     from arc.agent.spool import Spool
 
     Copy = dict[str, Any]
@@ -60,15 +61,20 @@ class AgentNode:
         version = Version.of_sources(arc.__version__, os.path.dirname(os.path.dirname(arc.__file__)))
         self.node = Node(self.engine, version, lambda: datastore, Shards(lambda: (), _no_shard))
         self._reporter = Reporter(self.node, self.engine, spool)
+        self._listener = _listener(settings, self.node, self.engine) if settings.listen else None
 
     def start(self) -> None:
         self.engine.start()
         self._reporter.start()
         self._reporter.wake()
+        if self._listener:
+            self._listener.start()
 
     def stop(self) -> None:
         """After this nothing is spooled; what ended in the last moment is told at the next start."""
         self.engine.begin_stop()
+        if self._listener:
+            self._listener.stop()
         self._reporter.stop(2.0)
         self.engine.stop()
 
@@ -161,6 +167,12 @@ def _options(settings: Settings) -> host.NodeOptions:
         reboot_command=_words("reboot_command", settings.reboot_command),
         update_command=_words("update_command", settings.update_command),
     )
+
+
+def _listener(settings: Settings, node: Node, engine: ActionEngine) -> Listener:
+    from arc.agent.listener import Listener  # five megabytes that only this needs
+
+    return Listener(settings.listen, settings.listen_token, node, engine)
 
 
 def _words(name: str, command: str) -> list[str]:
