@@ -48,14 +48,15 @@ class TaskReport:
     def ship(self, *, is_last: bool = False) -> None:
         """Store what has come; an unfinished character or the beginning of a secret waits for more.
 
-        What cannot be stored is lost: to keep it would fill the memory, and the task must go on.
+        U+0000, which no database takes, goes before secrets are looked for, which it could break up. What cannot be
+        stored is lost: to keep it would fill the memory, and the task must go on.
         """
         with self._shipping:
             with self._adding:
                 data, self._held = bytes(self._held), bytearray()
             if not data and not is_last:
                 return
-            text = self._stream.feed(self._decode(data, is_last))
+            text = self._stream.feed(self._decode(data, is_last).replace("\0", ""))
             if is_last:
                 text += self._stream.close()
             try:

@@ -151,6 +151,13 @@ def test_secrets_are_redacted_across_pieces(host: Host) -> None:
     assert host.log(job) == ["is [REDACTED], geh"]
 
 
+def test_no_secret_comes_together_when_zero_bytes_are_removed(host: Host) -> None:
+    spread = "geheim".encode("utf-16-le").hex()
+    job = host.run(f"{{name: s, secrets: {{t: geheim}}, tasks: [{{name: a, run: bytes {spread}}}]}}")
+
+    assert host.log(job) == ["[REDACTED]"]
+
+
 def test_bytes_that_are_no_text_are_replaced(host: Host) -> None:
     assert host.log(host.run(steps("bytes 61ff62"))) == ["a\ufffdb"]
 
