@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,10 @@ from arc.actions.kinds import Catalogue, Kind
 from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
 from arc.actions.store import ActionStore
 from arc.actions.worker import Clocks, Counters, EngineOptions, Worker
+from arc.errors import ArcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -135,24 +137,27 @@ class ActionEngine:
         requester: who is said to have asked; may_claim: whether the caller may say so.
         requested_by: the name of the token. Raises what arc/actions/errors.py has above ActionFailed.
         """
-        found = self.catalogue.get(kind)
-        found.check_args(args)
-        now_us = self._clocks.now_us()
-        new = ActionRecord(
-            id=rules.action_id(action_id),
-            kind=kind,
-            args=args,
-            created_at=now_us if created_us is None else created_us,
-            scheduled_at=now_us,
-            touched_at=now_us,
-            requester=rules.requester(requester, may_claim=may_claim),
-            headers=rules.headers(headers, self.options.header_deny),
-            requested_by=requested_by,
-            version=self._version,
-        )
-        self._refuse_when_stopping()
-        self._refuse_too_soon(found, new)
-        record = self.store.add(new, self.options.queue_max)
+        with self._counting_refusals():
+            found = self.catalogue.get(kind)
+            found.check_args(args)
+            now_us = self._clocks.now_us()
+            new = ActionRecord(
+                id=rules.action_id(action_id),
+                kind=kind,
+                args=args,
+                created_at=now_us if created_us is None else created_us,
+                scheduled_at=now_us,
+                touched_at=now_us,
+                requester=rules.requester(requester, may_claim=may_claim),
+                headers=rules.headers(headers, self.options.header_deny),
+                requested_by=requested_by,
+                version=self._version,
+            )
+            self._refuse_when_stopping()
+            self._refuse_too_soon(found, new)
+            record = self.store.add(new, self.options.queue_max)
+        with self._changed:
+            self.counters.scheduled[kind, record.requester] += 1
         log.info("action %s: %s scheduled", record.id, kind, extra={"by": requested_by})
         self._announce(record)
         self._wake.set()
@@ -258,6 +263,15 @@ class ActionEngine:
             self._on_change(record)
         except Exception:
             log.exception("actions: an observer failed")
+
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except ArcError as refusal:
+            with self._changed:
+                self.counters.rejected[type(refusal).__name__] += 1
+            raise
 
     def _refuse_when_stopping(self) -> None:
         if self._is_elsewhere:

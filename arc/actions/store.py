@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from arc.actions.errors import ActionAlreadyExists, ActionNotFound, NewerSchema, QueueFull
@@ -74,8 +74,19 @@ _OLDEST = """SELECT seq FROM actions WHERE finished_at IS NOT NULL AND seq < (
         OR NOT EXISTS (SELECT 1 FROM history WHERE history.seq = actions.seq AND number > :acknowledged))
     ORDER BY seq LIMIT :limit"""
 _CHANGED = """SELECT seq, max(number) AS newest FROM history WHERE number > ? GROUP BY seq ORDER BY newest LIMIT ?"""
+_BACKLOG = """SELECT count(*), min(CASE WHEN state = 'NEW' THEN scheduled_at END),
+    coalesce(max(CASE WHEN state = 'RUNNING' THEN running_us END), 0) FROM actions WHERE finished_at IS NULL"""
 _ACKNOWLEDGED = "acknowledged"  # name of a fact
 _EVERYTHING = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What has not ended. oldest_new_at: when what waits longest was scheduled. running_us: of the one that runs."""
+
+    count: int
+    oldest_new_at: int | None
+    running_us: int
 
 
 class ActionStore:
@@ -153,6 +164,10 @@ class ActionStore:
         with self._reader.transaction("DEFERRED") as tx:
             (count,) = tx.execute("SELECT count(*) FROM actions WHERE finished_at IS NOT NULL").fetchone()
         return int(count)
+
+    def backlog(self) -> Backlog:
+        with self._reader.transaction("DEFERRED") as tx:
+            return Backlog(*tx.execute(_BACKLOG).fetchone())
 
     def last_scheduled_at(self, names: tuple[str, ...]) -> int | None:
         """When the newest action of these kinds that did not fail was scheduled."""

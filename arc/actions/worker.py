@@ -84,12 +84,16 @@ class Clocks:
 
 @dataclass
 class Counters:
-    """Since the start. invocations, and seconds spent in them: by kind.
+    """Since the start. scheduled: by kind and requester; rejected: requests to schedule by what was wrong.
+
+    invocations, and seconds spent in them: by kind.
 
     finished: actions by kind, state and variant, which is empty when the kind itself reported the end.
     errors: cycles and outcomes that the disk refused.
     """
 
+    scheduled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     invocations: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     finished: Counter[tuple[str, str, str]] = field(default_factory=Counter)

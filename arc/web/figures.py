@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 import arc
+from arc.web import action_figures
 from arc.web.counters import BUCKETS_S
 from arc.web.fleet_figures import fleet_text
 
@@ -195,6 +196,7 @@ class _Collector:
                 yield kind(family.name, family.help, value=found[family.figure])
         yield from self._requests()
         yield self._queues()
+        yield from action_figures.families(self._parts.node.engine if self._parts.node else None)
 
     def _requests(self) -> Iterator[Metric]:
         labels = ["method", "route", "status"]

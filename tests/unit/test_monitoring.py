@@ -24,6 +24,7 @@ from arc.jobs.service import Jobs
 from arc.metrics.query.engine import QueryEngine
 from arc.metrics.store import MetricStore
 from arc.metrics.upkeep import Upkeep
+from arc.web import action_figures
 from arc.web.application import create_app
 from arc.web.counters import BUCKETS_S, UNKNOWN, RequestCounters, Tally
 from arc.web.figures import FAMILIES, figures
@@ -360,6 +361,7 @@ def test_families_have_names_of_their_kind_and_stand_in_the_documentation() -> N
         "arc_http_latency_seconds",
         "arc_queue_tasks_waiting",
         *FLEET_FAMILIES,
+        *(family.name for family in action_figures.FAMILIES),
     }
 
 
