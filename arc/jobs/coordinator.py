@@ -175,7 +175,7 @@ class Coordinator:
     def complete(self, claim_id: str, task_id: str, result: str) -> bool:
         result = _clean(result)
         if (size := len(result.encode())) > (limit := self._options.max_result_bytes):
-            return self.fail(claim_id, task_id, f"task result exceeds maximum size of {limit} bytes (got {size})")
+            return self.fail(claim_id, task_id, f"task result exceeds maximum size of {limit:d} bytes (got {size})")
         found = self._store.running(claim_id, task_id)
         if found is None:
             return False

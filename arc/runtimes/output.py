@@ -80,7 +80,7 @@ def result_text(data: bytes, size_bytes: int, max_bytes: int) -> str:
     Raises TaskFailed when it is too large.
     """
     if size_bytes > max_bytes:
-        raise TaskFailed(f"task result exceeds maximum size of {max_bytes} bytes (got {size_bytes})")
+        raise TaskFailed(f"task result exceeds maximum size of {max_bytes:d} bytes (got {size_bytes})")
     return decode(data)
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from arc import clock
+from arc.config import Size
 from arc.errors import Cancelled, Conflict, Denied, Invalid, TimedOut, Unavailable
 from arc.jobs.coordinator import MAX_LOG_BYTES
 from arc.jobs.records import JobNotFound, QueueNotFound
@@ -276,11 +277,11 @@ def test_success_at_the_second_attempt_goes_on(rig: JobsRig) -> None:
 
 
 def test_too_large_a_result_fails_the_task(tmp_path: Path) -> None:
-    with JobsRig(tmp_path, max_result_bytes=10) as rig:
+    with JobsRig(tmp_path, max_result_bytes=Size(1024)) as rig:
         job = rig.begin(steps("one"))
-        rig.complete(rig.claim(), "é" * 6)
+        rig.complete(rig.claim(), "é" * 513)
 
-        assert rig.job(job).error == "task result exceeds maximum size of 10 bytes (got 12)"
+        assert rig.job(job).error == "task result exceeds maximum size of 1024 bytes (got 1026)"
 
 
 def test_texts_that_databases_refuse_are_cleaned(rig: JobsRig) -> None:
