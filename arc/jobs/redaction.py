@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 REDACTED = "[REDACTED]"
+MIN_LINE = 8  # characters of a line that is hidden alone; a secret may have lines such as `{`
 _SECRET_KEY = re.compile("SECRET|PASSWORD|ACCESS_KEY", re.IGNORECASE)
 _MAPS = frozenset({"env", "headers", "inputs", "opts"})
 # Ours, not the user's: a secret with the value `1` must not reach into an id.
@@ -47,7 +48,7 @@ class Redactor:
         if not self._enabled:
             return dict(values)
         return {
-            key: REDACTED if self._is_secret_key(key) else self._any(value) if value else value
+            self.text(key): REDACTED if self._is_secret_key(key) else self._any(value) if value else value
             for key, value in values.items()
         }
 
@@ -91,7 +92,7 @@ class Redactor:
             if key in _MAPS:
                 return self.mapping(value)
             if key == "files":
-                return {name: self._any(content) for name, content in value.items()}
+                return {self.text(name): self._any(content) for name, content in value.items()}
             if key == "registry":
                 return {**self._members(value), "password": REDACTED}
         return self._any(value)
@@ -129,8 +130,9 @@ def _hidden(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The ways a value is written: plain, without its line end, inside JSON, inside a URL."""
-    for plain in (value, value.strip()):
+    """The ways a value is written: plain, without its line end, line by line, inside JSON, inside a URL."""
+    lines = (line.strip() for line in value.split("\n"))
+    for plain in (value, value.strip(), *(line for line in lines if len(line) >= MIN_LINE)):
         if not plain:
             continue
         yield plain
@@ -149,7 +151,23 @@ def _key_test(patterns: list[str]) -> Any:
 
 def _unfinished(text: str, form: str) -> int:
     """Where the longest end of the text begins that the form begins with; the end of the text if there is none."""
-    for start in range(max(0, len(text) - len(form) + 1), len(text)):
-        if form.startswith(text[start:]):
-            return start
-    return len(text)
+    borders, matched = _borders(form), 0
+    for character in text[max(0, len(text) - len(form) + 1) :]:
+        while matched and form[matched] != character:
+            matched = borders[matched - 1]
+        matched += form[matched] == character
+    return len(text) - matched
+
+
+def _borders(form: str) -> list[int]:
+    """For each beginning of the form: how long an end of it the form begins with (Knuth, Morris, Pratt).
+
+    With it the time to look for a form grows with its length, not with the square of it.
+    """
+    borders, matched = [0] * len(form), 0
+    for index in range(1, len(form)):
+        while matched and form[matched] != form[index]:
+            matched = borders[matched - 1]
+        matched += form[matched] == form[index]
+        borders[index] = matched
+    return borders

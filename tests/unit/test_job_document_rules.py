@@ -62,6 +62,8 @@ def test_several_rules_in_the_order_of_the_fields():
         ({"name": "n", "tasks": []}, [("Job.Tasks", "min")]),
         (job(name="n" * 257), [("Job.Name", "max")]),
         (job(name="ü" * 256), []),
+        (job(secrets={"a": "x\n" * 298, "b": "x"}), []),
+        (job(secrets={"a": "x\n" * 298, "b": "x\n"}), [("Job.Secrets", "max")]),
         (job(autoDelete={"after": "1d"}), [("Job.AutoDelete.After", "duration")]),
         (job(autoDelete={"after": "72h"}), []),
         (job(webhooks=[{"if": "{{"}]), [("Job.Webhooks[0].URL", "required"), ("Job.Webhooks[0].If", "expr")]),

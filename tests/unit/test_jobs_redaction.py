@@ -35,6 +35,12 @@ def test_the_line_end_of_a_secret_need_not_be_printed() -> None:
     assert Redactor({"key": "abc\n"}).text("key=abc;") == f"key={REDACTED};"
 
 
+def test_the_lines_of_a_secret_are_hidden_one_by_one() -> None:
+    key = "-----BEGIN-----\nMIIEpAIBAAKC\n}\n"
+
+    assert Redactor({"key": key}).text("  MIIEpAIBAAKC {}") == f"  {REDACTED} {{}}"
+
+
 def test_empty_secrets_hide_nothing() -> None:
     assert Redactor({"none": ""}).text("some text") == "some text"
 
@@ -64,13 +70,14 @@ def test_a_job_is_redacted_everywhere() -> None:
         "name": "uses xyz",
         "inputs": {"a": "xyz", "password": "p"},
         "secrets": {"token": "xyz"},
-        "context": {"secrets": {"token": "xyz"}, "tasks": {"state": "xyz"}, "inputs": {"a": "xyz"}},
+        "context": {"secrets": {"token": "xyz"}, "tasks": {"state": "xyz", "xyz": ""}, "inputs": {"a": "xyz"}},
         "tasks": [
             {
                 "name": "t",
                 "run": "echo xyz",
                 "cmd": ["xyz"],
-                "files": {"secret.txt": "has xyz", "state": "xyz"},
+                "env": {"xyz": "1"},
+                "files": {"secret.txt": "has xyz", "state": "xyz", "xyz.txt": ""},
                 "registry": {"username": "u", "password": ""},
                 "mounts": [{"opts": {"password": "p"}}],
                 "sidecars": [{"env": {"A": "xyz"}}],

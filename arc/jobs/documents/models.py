@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from arc.jobs.documents.rules import CRON, DURATION, EXPRESSION, QUEUE, REQUIRED, at_least, at_most
+from arc.jobs.documents.rules import CRON, DURATION, EXPRESSION, QUEUE, REQUIRED, SECRETS, at_least, at_most
 from arc.jobs.documents.values import Number, Part, Text, TextMap, Texts, Truth, Whole
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class SubJob(Part):
     description: Text = ""
     tasks: Annotated[list[Task], REQUIRED, at_least(1)] = Field([])
     inputs: TextMap
-    secrets: TextMap
+    secrets: Annotated[TextMap, SECRETS]
     auto_delete: AutoDelete | None = Field(None, alias="autoDelete")
     output: Annotated[Text, EXPRESSION] = ""
     detached: Truth = False
@@ -216,7 +216,7 @@ class Document(Part):
     tags: Texts
     tasks: Annotated[list[Task], REQUIRED, at_least(1)] = Field([])
     inputs: TextMap
-    secrets: TextMap
+    secrets: Annotated[TextMap, SECRETS]
     output: Annotated[Text, EXPRESSION] = ""
     defaults: Defaults | None = None
     webhooks: list[Webhook] = Field([])

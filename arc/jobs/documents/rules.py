@@ -18,6 +18,7 @@ from arc.jobs.durations import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+MAX_SECRET_LINES = 300  # of all secrets; whatever a job prints is searched for each of them
 _SPELLINGS = {"url": "URL", "subjob": "SubJob"}  # else the first letter becomes a capital
 
 
@@ -59,6 +60,7 @@ REQUIRED = Rule("required", lambda value: value is not None and value not in (""
 DURATION = Rule("duration", _accepted_by(parse_duration))
 EXPRESSION = Rule("expr", _accepted_by(expressions.check))
 QUEUE = Rule("queue", queuenames.is_for_tasks)
+SECRETS = Rule("max", lambda values: sum(1 + value.count("\n") for value in values.values()) <= MAX_SECRET_LINES)
 CRON = Rule("cron", _accepted_by(cron.parse))
 
 
