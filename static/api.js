@@ -99,28 +99,29 @@ export async function getPage(url, options) {
 }
 
 /**
- * Repeat step() until the signal is aborted, the next time `seconds` after the one before has ended.
+ * Repeat step() until the signal is aborted, the next time `seconds` after the one before has ended, or what it returned.
  * Nothing is asked while the tab is hidden. onError gets what went wrong, and null when it works again.
  * Returns a function that does the next step at once.
  */
 export function live(step, seconds, signal, onError = () => {}) {
   let timer = 0;
   let isRunning = false;
-  const next = () => {
+  const next = (pause) => {
     clearTimeout(timer);
-    if (!signal.aborted && !document.hidden) timer = setTimeout(run, seconds * 1000);
+    if (!signal.aborted && !document.hidden) timer = setTimeout(run, pause * 1000);
   };
   const run = async () => {
     if (isRunning || signal.aborted) return;
     isRunning = true;
+    let pause = seconds;
     try {
-      await step();
+      pause = (await step()) ?? seconds;
       if (!signal.aborted) onError(null);
     } catch (error) {
       if (!signal.aborted && error.name !== "AbortError") onError(error);
     }
     isRunning = false;
-    next();
+    next(pause);
   };
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : run()), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));

@@ -164,7 +164,9 @@ export function dialog(title, build, props = {}) {
   return new Promise((resolve) => {
     const heading = h("h2", { id: `d${++ids}` }, title);
     const box = h("dialog", { "aria-labelledby": heading.id, ...props }, heading);
+    let isDone = false;
     const close = (result) => {
+      isDone = true;
       box.close();
       box.remove();
       resolve(result);
@@ -174,6 +176,7 @@ export function dialog(title, build, props = {}) {
       event.preventDefault();
       if (!props["data-stays"]) close();
     });
+    box.addEventListener("close", () => isDone || box.showModal()); // a second Escape closes without asking
     document.body.append(box);
     box.showModal();
   });

@@ -5,13 +5,13 @@
  */
 
 import { call, get, getPage, live, path, post, send, withQuery } from "./api.js";
-import { act, button, card, check, copyable, dialog, facts, failure, field, form, h, link, nothing, pager, select, state, sure, table, tabs, toast } from "./dom.js";
+import { act, button, card, copyable, dialog, facts, failure, field, form, h, link, nothing, pager, select, state, sure, table, tabs, toast } from "./dom.js";
 import { ago, between, duration, exact, time, value } from "./format.js";
 import { logView } from "./logview.js";
 
 const PER_PAGE = 25;
-const SHOWN_FACTS = "os,platform,hostname,default_ipv4,online";
-const EXAMPLES = ['@online = "true"', '@online = "false"', '@os = "linux"', '@hostname ^ "press*"', 'site = "north" AND NOT @os = "windows"', "@cpus = 4"];
+const SHOWN_FACTS = "os,platform,platform_version,ipaddress";
+const EXAMPLES = ['@online = "true"', '@online = "false"', '@os = "linux"', '@hostname ^ "press*"', 'site = "north" AND NOT @os = "windows"', "@cpu_count = 4"];
 const TABS = [["#/fleet", "Machines"], ["#/fleet/runs", "Commands"]];
 const ACTIONS = [["execute script", "Shell script"], ["execute command", "Command without a shell"], ["rpc ping", "Ping the agent"], ["rpc version", "Version of the agent"], ["", "Another plug-in"]];
 const ENDED = ["complete", "failed"];
@@ -36,11 +36,11 @@ function showMachines({ main, query, session, signal, keepQuery }) {
   const chosen = { q: query.get("q") ?? "", page: Number(query.get("page")) || 1 };
   const trouble = h("div");
   const filter = h("input", { type: "search", value: chosen.q, class: "mono", spellcheck: "false", placeholder: '@os = "linux" AND site = "north"' });
-  const examples = select([["", "Examples"], ...EXAMPLES], "", { "aria-label": "Examples of filters" });
+  const examples = select([["", "Examples"], ...EXAMPLES], "", { "aria-label": "Examples of filters", class: "examples" });
   const list = table({ label: "Machines", key: (agent) => agent.agent_id, columns: [
     { title: "State", class: "tight", cell: (agent) => light(agent.online) },
     { title: "Machine", class: "name", cell: (agent) => [link(agent.display_name, path`#/fleet/${agent.agent_id}`), agent.display_name === agent.agent_id ? null : h("small", {}, ` ${agent.agent_id}`)].filter(Boolean) },
-    { title: "System", class: "wide", cell: (agent) => [agent.facts?.platform ?? agent.facts?.os, agent.facts?.default_ipv4].filter(Boolean).map(value).join(" · ") },
+    { title: "System", class: "wide", cell: (agent) => [[agent.facts?.platform ?? agent.facts?.os, agent.facts?.platform_version].filter(Boolean).join(" "), agent.facts?.ipaddress].filter(Boolean).join(" · ") },
     { title: "Tags", class: "wide", cell: (agent) => tagBadges(agent.tags) },
     { title: "Last seen", class: "tight", cell: (agent) => h("span", { title: time(agent.last_seen_at) }, agent.seen) },
   ], empty: () => (chosen.q ? nothing("No machine fits the filter.") : nothing("No machine has an agent yet.", session.may("admin") ? "“Enrol a machine” shows the line to run there." : "Somebody with permission admin has to enrol one.")) });
@@ -65,10 +65,10 @@ function showMachines({ main, query, session, signal, keepQuery }) {
   const again = live(async () => {
     const { page, q } = chosen;
     const found = await getPage(withQuery("/api/v1/agents", { q, page, per_page: PER_PAGE, facts: SHOWN_FACTS }), { signal });
-    if (page !== chosen.page || q !== chosen.q) return setTimeout(again);
+    if (page !== chosen.page || q !== chosen.q) return 0; // the reader went on
     list.update(found.items.map((agent) => ({ ...agent, seen: ago(agent.last_seen_at) })));
     turn.update(page, found.pages, exact(found.total));
-    return undefined;
+    return null;
   }, 4, signal, showError(trouble));
 }
 

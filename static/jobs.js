@@ -64,10 +64,10 @@ function showList({ main, query, session, signal, keepQuery }) {
   const again = live(async () => {
     const { page, ...wanted } = chosen;
     const found = await get(withQuery("/jobs", { ...wanted, page, size: SIZE }), { signal });
-    if (page !== chosen.page || wanted.q !== chosen.q || wanted.state !== chosen.state) return setTimeout(again);
+    if (page !== chosen.page || wanted.q !== chosen.q || wanted.state !== chosen.state) return 0; // the reader went on
     list.update(found.items.map(withRuntime));
     turn.update(page, found.totalPages, exact(found.totalItems));
-    return undefined;
+    return null;
   }, 3, signal, (error) => trouble.replaceChildren(...(error ? [failure(error)] : [])));
 }
 
@@ -158,6 +158,7 @@ async function showJob({ main, session, signal, go }, id) {
     tasks.update(timed(job));
     await source.more();
     log.say(isOver ? "The tasks wrote nothing." : "Nothing yet.");
+    return isOver ? 10 : null;
   }, 1.5, signal, (error) => trouble.replaceChildren(...(error ? [failure(error)] : [])));
 }
 
@@ -173,7 +174,7 @@ function aboutJob(job) {
   const end = job.completedAt ?? job.failedAt;
   return facts([
     ["Description", job.description && h("pre", {}, job.description)],
-    ["Error", job.error && h("pre", { class: "state bad" }, job.error)],
+    ["Error", job.error && h("pre", { class: "wrong-text" }, job.error)],
     ["Result", job.result && h("pre", {}, job.result)],
     ["Progress", [h("progress", { max: 100, value: job.progress ?? 0, "aria-label": "Progress" }), ` ${Math.round(job.progress ?? 0)} %`]],
     ["Created", `${time(job.createdAt)} by ${job.createdBy?.name ?? "?"}`],

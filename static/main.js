@@ -20,9 +20,11 @@ let session = null;
 let leaving = new AbortController();
 
 api.onUnauthorized(async () => {
+  const before = session?.permissions.join();
   await signIn();
   await openSession();
   drawBar();
+  if (before !== undefined && before !== session.permissions.join()) show(false); // another token: other controls
 });
 start();
 

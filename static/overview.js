@@ -5,7 +5,7 @@
  */
 
 import { get, getPage, live, path, withQuery } from "./api.js";
-import { lineChart } from "./charts.js";
+import { lineChart, sparkline } from "./charts.js";
 import { card, failure, h, link, nothing, state } from "./dom.js";
 import { ago, bytes, compact, duration, exact, plural } from "./format.js";
 
@@ -26,28 +26,32 @@ export async function show({ main, session, signal }) {
   if (session.may("read")) main.append(card("Recent failures", failures));
 
   let before = null;
+  const past = { rows: [], queries: [] };
   const figures = async () => {
     const found = await get("/api/v1/metrics", { signal });
     const now = { at: performance.now(), rows: found.ingest_records_total };
     const seconds = before && (now.at - before.at) / 1000;
-    const rowRate = seconds ? Math.max(0, now.rows - before.rows) / seconds : null;
+    const rowRate = seconds ? Math.max(0, now.rows - before.rows) / seconds : past.rows.at(-1)?.[1];
     before = now;
-    tiles.replaceChildren(...tilesOf(found, await counts(session, signal), rowRate, session));
+    const counted = await counts(session, signal);
+    tiles.replaceChildren(...tilesOf({ found, counted, rowRate, past }, session));
     status.replaceChildren(state("UP", `Up for ${duration(found.uptime_seconds * 1000)}`), h("small", {}, `Arc ${session.version}`));
   };
   const history = async () => {
     const [application, system] = await Promise.all(["application", "system"].map((kind) =>
       get(`/api/v1/metrics/timeseries/${kind}?duration_minutes=60`, { signal })));
-    rate.update([{ name: "rows/s", points: rates(application.data, "ingest_records_total", 1) }]);
-    asked.update([{ name: "queries/min", points: rates(application.data, "query_requests_total", 60) }]);
+    past.rows = rates(application.data, "ingest_records_total", 1);
+    past.queries = rates(application.data, "query_requests_total", 60);
+    rate.update([{ name: "rows/s", points: past.rows }]);
+    asked.update([{ name: "queries/min", points: past.queries }]);
     load.update([["CPU", "cpu_percent"], ["memory", "memory_percent"], ["disk", "disk_percent"]].map(([name, key]) =>
       ({ name, points: system.data.map((sample) => [Date.parse(sample.timestamp), sample[key] ?? null]) })));
   };
   const recent = async () => failures.replaceChildren(await failureList(session, signal));
 
   const onError = (error) => trouble.replaceChildren(...(error ? [failure(error)] : []));
-  live(figures, EVERY_S, signal, onError);
   live(history, 2 * EVERY_S, signal, onError);
+  live(figures, EVERY_S, signal, onError);
   if (session.may("read")) live(recent, 2 * EVERY_S, signal, onError);
 }
 
@@ -74,14 +78,14 @@ async function counts(session, signal) {
   return { machines, online, waiting: queues?.reduce((sum, queue) => sum + queue.size, 0), actions: actions?.length };
 }
 
-function tilesOf(found, counted, rowRate, session) {
+function tilesOf({ found, counted, rowRate, past }, session) {
   const reads = session.may("read");
   const to = (where) => (reads ? where : null);
   const tiles = [
-    tile("Ingest", rowRate === null ? "…" : `${compact(rowRate)}/s`, `${compact(found.ingest_records_total)} rows since start`, to("#/metrics")),
+    tile("Ingest", rowRate === undefined ? "…" : `${compact(rowRate)}/s`, `${compact(found.ingest_records_total)} rows since start`, to("#/metrics"), past.rows),
     tile("Rows stored", compact((found.lake_records ?? 0) + found.buffer_records_buffered), `${compact(found.buffer_records_buffered)} in the buffer`, to("#/metrics")),
     tile("Storage", bytes((found.lake_bytes ?? 0) + found.wal_size_bytes), plural(found.lake_files ?? 0, "file"), to("#/metrics/upkeep")),
-    tile("Queries", exact(found.query_mgmt_active_queries), `running · ${compact(found.query_requests_total)} so far`, to("#/metrics/queries")),
+    tile("Queries", exact(found.query_mgmt_active_queries), `running · ${compact(found.query_requests_total)} so far`, to("#/metrics/queries"), past.queries),
   ];
   if (session.has("jobs")) {
     tiles.push(tile("Jobs", exact(found.jobs_running), `running · ${plural(found.tasks_running, "task")}`, to("#/jobs")));
@@ -95,14 +99,15 @@ function tilesOf(found, counted, rowRate, session) {
   return tiles;
 }
 
-function tile(what, figure, more, href) {
-  const content = [h("span", { class: "what" }, what), h("span", { class: "figure" }, figure), h("span", { class: "more" }, more)];
+function tile(what, figure, more, href, past = []) {
+  const numbers = past.slice(-60).map(([, number]) => number ?? 0);
+  const content = [h("span", { class: "what" }, what), h("span", { class: "figure" }, figure), h("span", { class: "more" }, more), numbers.length > 2 ? sparkline(numbers) : null];
   return href ? h("a", { class: "tile", href }, content) : h("div", { class: "tile" }, content);
 }
 
 /** The last failures of every surface, the newest first. */
 async function failureList(session, signal) {
-  const found = (await Promise.all([jobs(session, signal), commands(session, signal), queries(signal)])).flat();
+  const found = (await Promise.all([jobs, commands, actions, queries].map((each) => each(session, signal)))).flat();
   const shown = found.sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).slice(0, 10);
   if (!shown.length) return nothing("Nothing has failed.", "Failed jobs, commands and queries appear here.");
   return h("ul", { class: "list" }, shown.map((each) => h("li", {}, state("FAILED", each.what),
@@ -121,7 +126,19 @@ async function commands(session, signal) {
   return items.map((run) => ({ what: "Command", name: `${run.action} on ${run.to}`, href: path`#/fleet/${run.to}/run/${run.request_id}`, at: run.updated_at, why: run.exit_code === null ? "" : `exit status ${run.exit_code}` }));
 }
 
-async function queries(signal) {
+const ended = new Map(); // failed actions by id: what has ended never changes
+
+async function actions(session, signal) {
+  if (!session.has("actions")) return [];
+  const failed = (await get("/api/unstable/actions/finished?limit=20", { signal })).filter((each) => each.state === "FAILED").slice(0, 5);
+  return Promise.all(failed.map(async ({ id }) => {
+    if (!ended.has(id)) ended.set(id, (await get(path`/api/unstable/actions/info/${id}`, { signal })).action);
+    const action = ended.get(id);
+    return { what: "Action", name: action.kind, href: path`#/actions/${id}`, at: action.finished_ts, why: firstLine(action.state_payload?.error) };
+  }));
+}
+
+async function queries(session, signal) {
   const { queries: past } = await get("/api/v1/queries/history?limit=50", { signal });
   return past.filter((query) => ["failed", "timed_out"].includes(query.status)).slice(0, 10).map((query) =>
     ({ what: "Query", name: firstLine(query.sql), href: "#/metrics/queries", at: query.start_time, why: "" }));

@@ -69,23 +69,19 @@ class ExecutionLogs:
         tx.execute(_APPEND, row | {"created_at": now_us})
         return True
 
-    def read(self, request_id: str) -> str:
-        """All that was written so far. Raises LogNotFound."""
-        return "".join(part.content for part in self.parts(request_id))
+    def read(self, request_id: str, after: int = -1) -> str:
+        """What was written so far, in parts with higher numbers. Raises LogNotFound when there is no part at all."""
+        parts = self.parts(request_id, after)
+        if not parts and (after < 0 or not self.parts(request_id)):
+            raise LogNotFound(request_id)
+        return "".join(part.content for part in parts)
 
     def parts(self, request_id: str, after: int = -1) -> list[LogPart]:
-        """Parts with higher numbers, in order; a joined log is one with number 0.
-
-        Raises LogNotFound when there is no part at all.
-        """
+        """Parts with higher numbers, in order; a joined log is one with number 0."""
         with self._db.read() as connection:
             if joined := connection.execute(_JOINED, {"request": request_id}).one_or_none():
                 return [LogPart(0, joined.content, True, joined.created_at)] if after < 0 else []
             rows = connection.execute(_PARTS, {"request": request_id, "after": after}).all()
-            if not rows and not (
-                after >= 0 and connection.execute(_PARTS, {"request": request_id, "after": -1}).first()
-            ):
-                raise LogNotFound(request_id)
         return [LogPart(row.number, row.content, row.is_final, row.created_at) for row in rows]
 
     def aggregate(self, now_us: int) -> list[int]:

@@ -196,12 +196,12 @@ def show_command(path: RemoteJobPath) -> Response:
 def show_command_log(path: RemoteJobPath, query: RemoteLogQuery) -> Response:
     """What the command wrote so far, as text; 404 while it has written nothing.
 
-    With `Accept: application/json` the parts, and the state of the job.
+    With `Accept: application/json` the parts, of which there may be none yet, and the state of the job.
     """
     execution = fleet().executions.get(path.job_id, project())
-    parts = fleet().executions.logs.parts(path.job_id, query.after)
+    logs = fleet().executions.logs
     if request.accept_mimetypes.best_match(("text/plain", "application/json")) != "application/json":
-        return Response("".join(part.content for part in parts), mimetype="text/plain")
+        return Response(logs.read(path.job_id, query.after), mimetype="text/plain")
     shown = [
         {
             "number": part.number,
@@ -209,7 +209,7 @@ def show_command_log(path: RemoteJobPath, query: RemoteLogQuery) -> Response:
             "final": part.is_final,
             "created_at": clock.rfc3339(part.created_at),
         }
-        for part in parts
+        for part in logs.parts(path.job_id, query.after)
     ]
     return jsonify(status=execution.status.name.lower(), parts=shown)
 
