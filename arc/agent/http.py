@@ -150,7 +150,8 @@ class Connection:
             raise
 
     def _connect(self) -> socket.socket:
-        connected = socket.create_connection((self._url.host, self._url.port), self._connect_s)
+        host = self._url.host.encode() if self._url.host.isascii() else self._url.host  # text loads the tables of IDNA
+        connected = socket.create_connection((host, self._url.port), self._connect_s)  # type: ignore[arg-type]
         try:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
