@@ -1,0 +1,175 @@
+"""Actions of a started server: what it says of itself, store kinds, restart of the process, the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tests.integration import noderoutes as node
+from tests.integration.server import LAUNCHER, NO_FLUSH, TOKEN, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.server import ArcServer, Connection
+
+
+def rows(count: int, measurement: str = "cpu") -> dict[str, Any]:
+    times = [1_760_875_200_000 + n for n in range(count)]
+    return {"m": measurement, "columns": {"time": times, "v": [float(n) for n in range(count)]}}
+
+
+def shards(client: Connection) -> dict[str, dict[str, Any]]:
+    return {shard["id"]: shard for shard in node.get(client, "/shards")["shards"]}
+
+
+def offset(client: Connection, database: str = "default") -> int:
+    mark = shards(client)[database]["commit_offset"]
+    assert mark["unit"] == "wal"
+    value: int = mark["value"]
+    return value
+
+
+def command(server: ArcServer, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, LAUNCHER, "action", *words, "--url", server.url, "--token", TOKEN]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_identity_and_offsets_survive_a_restart(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options={"node.display_name": "Plant 7"} | NO_FLUSH).start()
+    with server.connect() as client:
+        store = node.get(client, "/info/datastore")
+        version = node.get(client, "/info/agent")["version"]
+        assert list(shards(client)) == ["_meta"]
+        client.store(rows(10))
+        written = offset(client)
+        client.store(rows(1, "late"))
+        grown = offset(client)
+        client.store(rows(1), database="other")
+        assert offset(client) == grown  # the write to another database is none to this one
+
+    server.restart()
+    with server.connect() as client:
+        assert node.get(client, "/info/datastore") == store
+        restarted = offset(client)
+
+    assert written < grown < restarted
+    assert set(version) == {"number", "checkout", "taint"}
+    assert (store["kind"], store["node_id"]) == ("Arc", store["id"])
+    assert store["cluster_display_name"] == "Plant 7"
+
+
+def test_store_kinds_do_what_they_say(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options=NO_FLUSH).start()
+    with server.connect() as client:
+        client.store(rows(10))
+        before = offset(client)
+        assert node.done(client, "arc.edge/store.flush", {})["rows"] == 10
+        assert offset(client) == before
+
+        assert node.done(client, "arc.edge/store.verify", {"deep": True})["issues"] == []
+        assert node.done(client, "arc.edge/store.compact", {"database": "default"})["measurements"] == 0
+        points = client.query("SELECT kind, state FROM arc.actions ORDER BY time")
+
+    assert points[0] == ["arc.edge/store.flush", "DONE"]
+    assert len(points) == 3
+
+
+def test_stopped_store_takes_no_writes_until_it_is_resumed(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options=NO_FLUSH).start()
+    with server.connect() as client:
+        client.store(rows(5))
+
+        stopped = node.done(client, "replicante.io/store.stop")
+        assert stopped["flushed_rows"] >= 5
+        assert client.write(rows(1)).status == 503
+        assert shards(client)["default"]["role"] == "OTHER"
+
+        node.done(client, "arc.edge/store.resume")
+        client.store(rows(1))
+        assert shards(client)["default"]["role"] == "PRIMARY"
+
+
+def test_backup_by_action_can_be_restored(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options=NO_FLUSH).start()
+    with server.connect() as client:
+        client.store(rows(1000))
+        made = node.done(client, "arc.edge/store.backup", {"include_config": True})["payload"]
+        client.store(rows(1, "after"))
+        store = node.get(client, "/info/datastore")
+    backup, target = server.data_dir / "backups" / made["backup_id"], server.data_dir.with_name("restored")
+    words = [sys.executable, LAUNCHER, "restore", str(backup), "--data", str(target)]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
+
+    with make_server("restored") as restored, restored.connect() as client:
+        assert client.query("SELECT count(*) FROM cpu") == [[1000]]
+        assert node.get(client, "/info/datastore") == store
+        assert node.get(client, "/actions/queue") == []  # the backup itself does not go on there
+    assert made["files"] > 1
+
+
+def test_server_restarts_itself(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server().start()
+    with server.connect() as client:
+        client.store(rows(3))
+        action_id = node.schedule(client, "arc.edge/agent.restart", {"delay_s": 0})
+
+        found = node.ended(client, action_id)
+
+        payload = found["action"]["state_payload"]["payload"]
+        assert found["action"]["state"] == "DONE", found
+        assert payload["old_pid"] == payload["new_pid"] == server.pid  # the process lives on with another program
+        assert payload["old_instance"] != payload["new_instance"]
+        assert [event["state"] for event in found["history"]][-1] == "NEW"
+        wait_until(lambda: client.request("GET", "/ready").status == 200, "the server to be ready")
+        assert client.query("SELECT count(*) FROM cpu") == [[3]]
+        assert node.get(client, "/actions/queue") == []
+
+
+def test_stop_answers_who_waits_for_a_change(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server().start()
+    with server.connect() as client, server.connect() as waiting:
+        node.schedule(client, node.LOOP, {"target": 1000})
+        action_id = node.schedule(client, node.PING)  # nothing happens to it meanwhile
+        waiting.send("GET", f"/api/unstable/actions/info/{action_id}?wait=60")
+        wait_until(lambda: client.request("GET", "/api/v1/metrics").json()["http_requests_active"] > 1, "the wait")
+
+        server.stop()
+
+        assert waiting.receive().status == 200
+
+
+def test_actions_are_off_where_everybody_could_schedule_them(make_server: Callable[..., ArcServer]) -> None:
+    opened = {"auth.enabled": "false", "server.host": "0.0.0.0"}
+    server = make_server(options=opened, token=None).start()
+    with server.connect() as client:
+        assert node.get(client, "/actions") == {"actions": False}
+        assert client.request("GET", "/api/unstable/actions/queue").status == 404
+        assert node.get(client, "/info/datastore")["kind"] == "Arc"
+    server.stop()
+
+    insisting = make_server("other", options=opened | {"actions.enabled": "true"}, token=None)
+    insisting.spawn()
+    assert insisting.wait() == 2
+    assert "[actions] enabled" in insisting.stderr
+
+
+def test_command(server: ArcServer, client: Connection) -> None:
+    kinds = json.loads(command(server, "kinds", "--json").stdout)
+    assert "arc.edge/store.backup" in {kind["kind"] for kind in kinds}
+    assert "how many answers" in command(server, "kinds", node.PING).stdout
+
+    watched = command(server, "schedule", node.PING, "count=2", "--watch")
+    assert (watched.returncode, watched.stdout.count("Pong")) == (0, 3)
+    failed = command(server, "schedule", "arc.edge/test.fail", "--watch")
+    assert (failed.returncode, "this kind fails" in failed.stderr) == (1, True)
+
+    action_id = command(server, "schedule", node.LOOP, "--args", '{"target": 900}').stdout.strip()
+    later = command(server, "schedule", node.PING).stdout.strip()
+    assert command(server, "cancel", later, "--reason", "enough").returncode == 0
+    assert "cancelled: enough" in command(server, "show", later).stdout
+    assert action_id in command(server, "list").stdout
+    refused = command(server, "schedule", node.PING, "count=x")
+    assert (refused.returncode, refused.stderr) == (1, "arc: args.count: expected an integer from 0 to 1000\n")
