@@ -28,10 +28,12 @@ bench: $(VENV)/tested
 	$(BIN)/python -m bench.compaction
 	$(BIN)/python -m bench.jobs
 	$(BIN)/python -m bench.fleet
+	$(BIN)/python -m bench.agent
 
 crash: $(VENV)/tested
-	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 $(BIN)/python -m pytest tests/integration/test_crash.py \
-		tests/integration/test_actions_crash.py tests/integration/test_jobs_crash.py
+	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 ARC_FLEET_KILLS=20 $(BIN)/python -m pytest \
+		tests/integration/test_crash.py tests/integration/test_actions_crash.py tests/integration/test_jobs_crash.py \
+		tests/integration/test_agent_crash.py
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Arc needs Python 3.11 or newer, with its venv module (Debian: python3-venv)" >&2; exit 1; }

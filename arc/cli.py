@@ -97,6 +97,15 @@ def show_config(loaded: config.Config, as_json: bool) -> None:
         click.echo(f"{option.key:32} {value:24} {source}")
 
 
+@cli.command("agent", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def agent(words: Sequence[str]) -> None:
+    """Run the agent of a machine, or one of its commands; `agent --help` lists them."""
+    from arc.agent.main import main as run  # the launcher goes there without coming by: this is for the list above
+
+    sys.exit(run(words))
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""
