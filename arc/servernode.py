@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, select
 
 import arc
+from arc import clock
 from arc.actions import host
 from arc.actions.attributes import META_SHARD, Datastore, Role, Shard, Shards, Version, identity
 from arc.actions.engine import ActionEngine
@@ -110,6 +111,7 @@ class StoreTasks:
         self._data_dir = data_dir
         self._store = store
         self._compaction = upkeep.compaction
+        self._retention = upkeep.retention
         self._backups = backups
         self._stop = threading.Event()
         for left_over in (data_dir / "tmp").glob("verify-*"):
@@ -122,6 +124,7 @@ class StoreTasks:
             compact=self.compact if self._compaction.options.enabled else None,
             backup=self.backup,
             check_backup=lambda backup_id: archive.faults(self._backups.path(backup_id)),
+            retain=self.retain,
             verify=self.verify,
             stop_store=self.stop_store,
             resume_store=self.resume_store,
@@ -155,6 +158,17 @@ class StoreTasks:
             "files": ended.total_files,
             "bytes": ended.total_bytes,
             "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
+        }
+
+    def retain(self, args: Args) -> dict[str, Any]:
+        active = [policy for policy in self._retention.policies.all() if policy.is_active]
+        chosen = [policy for policy in active if args["database"] in (None, policy.database)]
+        now_us = clock.now_us()
+        outcomes = [self._retention.execute(policy.id, now_us, dry_run=args["dry_run"])[1] for policy in chosen]
+        return {
+            "policies": len(outcomes),
+            "rows": sum(outcome.deleted_count for outcome in outcomes),
+            "files": sum(outcome.files_deleted for outcome in outcomes),
         }
 
     def verify(self, args: Args) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def read_boot_id() -> str:
 class Host:
     """What the program hands in. None: this node cannot do it, and the kinds that need it are not there.
 
-    flush, compact, backup, verify, stop_store, resume_store: from arguments to what the payload says; they may take
-    long and are called in a thread of their own. backup's payload has `backup_id`; verify's `checked` and `issues`.
+    flush, compact, backup, retain, verify, stop_store, resume_store: from arguments to what the payload says; they may
+    take long, and have a thread of their own. backup's payload has `backup_id`; verify's `checked` and `issues`.
     check_backup: what is wrong with the backup of an id.
     restart: has this process replaced by another soon, and returns. drain: is all work finished? Asked again and again.
+    refresh_facts: has all facts looked for and sent soon.
     reboot: None takes the configured command. version: of the running Arc.
     """
 
@@ -41,9 +42,11 @@ class Host:
     compact: Task | None = None
     backup: Task | None = None
     check_backup: Callable[[str], list[str]] | None = None
+    retain: Task | None = None
     verify: Task | None = None
     stop_store: Task | None = None
     resume_store: Task | None = None
+    refresh_facts: Callable[[], None] | None = None
     restart: Callable[[], None] | None = None
     drain: Callable[[], bool] = lambda: True
     reboot: Callable[[], None] | None = None

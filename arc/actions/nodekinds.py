@@ -34,6 +34,8 @@ _DELAY = {"type": "integer", "minimum": 0, "default": 1, "description": "seconds
 def kinds(host: Host, reboot: Callable[[], None] | None = None, update_command: Sequence[str] = ()) -> list[Kind]:
     """Those that the node can do. update_command: gets the version as its last argument."""
     found = [log_level()]
+    if host.refresh_facts:
+        found.append(_refresh_facts(host.refresh_facts))
     if host.restart:
         found.append(_restart(host, host.restart))
     if host.restart and update_command:
@@ -89,6 +91,14 @@ def log_level() -> Kind:
     }
     args = options("level", level=level, logger=logger, ttl_s=ttl)
     return Kind("arc.edge/agent.loglevel", "Log more or less for a while", LogLevels(), args)
+
+
+def _refresh_facts(refresh: Callable[[], None]) -> Kind:
+    def step(context: Context) -> Outcome:
+        refresh()
+        return done({"message": "all facts are looked for and sent again"})
+
+    return Kind("arc.edge/facts.refresh", "Look for all facts again and send them", step, options())
 
 
 # --- restart and update of the agent

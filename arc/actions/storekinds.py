@@ -28,6 +28,7 @@ _MEASUREMENT = {"type": ["string", "null"], "default": None, "description": "one
 _TIER = {"enum": ["hourly", "daily"], "default": "hourly", "description": "small files, or middle ones"}
 _METADATA = {"type": "boolean", "default": True, "description": "tokens and all else that is no metric"}
 _CONFIG = {"type": "boolean", "default": False, "description": "options that differ from their defaults"}
+_DRY_RUN = {"type": "boolean", "default": False, "description": "only count"}
 _DEEP = {"type": "boolean", "default": False, "description": "read every file in full"}
 
 
@@ -41,6 +42,12 @@ def kinds(host: Host) -> list[Kind]:
             "Merge small files into larger ones",
             options(**where, tier=_TIER),
             host.compact,
+        ),
+        _kind(
+            "retention",
+            "Remove rows that retention policies do not allow any more",
+            options(database=_DATABASE, dry_run=_DRY_RUN),
+            host.retain,
         ),
         _kind("verify", "Look for damage in the store", options(deep=_DEEP), host.verify, _judged),
         _kind("resume", "Take writes again after store.stop", options(), host.resume_store),

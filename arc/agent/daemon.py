@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from arc import clock
+from arc import __version__, clock
 from arc.agent import facts, plugins
 from arc.agent.client import Client, Refused
 from arc.agent.executions import Executions
@@ -64,9 +64,16 @@ class Agent:
         }
         self._node: AgentNode | None = None
         if settings.actions:
+            from arc.actions.host import Host
             from arc.agent.node import AgentNode
 
-            self._node = AgentNode(settings, self._spool, self.restart, lambda: self._executions.wait_idle(0))
+            able = Host(
+                version=__version__,
+                restart=self.restart,
+                drain=lambda: self._executions.wait_idle(0),
+                refresh_facts=self._facts.refresh,
+            )
+            self._node = AgentNode(settings, self._spool, able)
             handlers["action"] = self._node.handle
         self._link = Link(self._client, self._spool, handlers, settings.poll_time, self._facts.register_online)
         self._loops: list[PeriodicLoop] = [self._facts]

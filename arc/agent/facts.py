@@ -107,6 +107,11 @@ class FactLoop(PeriodicLoop):
             log.error("facts wait: %s", error)
             return 0
 
+    def refresh(self) -> None:
+        """Look for all facts and send them, now."""
+        self._full_at = None
+        self.wake()
+
     def register_online(self) -> None:
         """Say that this machine is there. Raises SpoolFailed."""
         self._register({"online": True})

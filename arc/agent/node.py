@@ -24,7 +24,7 @@ from arc.errors import ArcError, ConfigError
 from arc.loop import PeriodicLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from arc.agent.config import Settings
     from arc.agent.listener import Listener
@@ -43,17 +43,14 @@ MESSAGE_BYTES = 300_000  # of copies, from which on a message is full
 
 
 class AgentNode:
-    """restart: has this process replaced by another soon, and returns. is_idle: whether nothing else runs."""
+    """able: what the rest of the agent does for its actions."""
 
-    def __init__(
-        self, settings: Settings, spool: Spool, restart: Callable[[], None], is_idle: Callable[[], bool]
-    ) -> None:
-        able = host.Host(version=arc.__version__, restart=restart, drain=is_idle)
+    def __init__(self, settings: Settings, spool: Spool, able: host.Host) -> None:
         self.engine = ActionEngine(
             settings.state_dir,
             host.kinds(able, _options(settings)),
             EngineOptions(history_max=100),
-            version=arc.__version__,
+            version=able.version,
             on_change=lambda record: self._reporter.wake(),
         )
         self._spool = spool

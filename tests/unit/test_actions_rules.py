@@ -258,8 +258,8 @@ def every_kind() -> list[Kind]:
         return {}
 
     host = Host(
-        flush=task, compact=task, backup=task, check_backup=lambda backup_id: [], verify=task, stop_store=task,
-        resume_store=task, restart=lambda: None, reboot=lambda: None,
+        flush=task, compact=task, backup=task, check_backup=lambda backup_id: [], retain=task, verify=task,
+        stop_store=task, resume_store=task, refresh_facts=lambda: None, restart=lambda: None, reboot=lambda: None,
     )  # fmt: skip
     supervised = NodeOptions(
         debug_kinds=True, service_supervisor="systemd", service_unit="app", service_allow=["*"], update_command=["true"]
