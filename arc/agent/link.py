@@ -30,6 +30,7 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 REFUSED_RETRY_S = 30.0  # a wrong token is not right in a second
 JOIN_S = 1.0  # of a thread that may be in the middle of connecting
 BATCH_BYTES, BATCH_MESSAGES = 700_000, 500  # the server takes 1 MB and 1,000
+NO_ANSWER = (OSError, ValueError, KeyError, TypeError)  # nobody there, or no server of Arc's
 TOO_MUCH = (400, 413)  # answers to a batch that the server will never take
 
 
@@ -122,7 +123,7 @@ class Link:
                     self._send_singly(batch)
                 else:
                     self._down(attempt, error, REFUSED_RETRY_S if error.status < 500 else 0.0)
-            except (OSError, ValueError, KeyError, SpoolFailed) as error:
+            except (*NO_ANSWER, SpoolFailed) as error:
                 self._down(attempt, error)
 
     def _take(self, receipt: Receipt, *, is_first: bool) -> None:
@@ -144,7 +145,7 @@ class Link:
                     return
                 log.error("message %d cannot be delivered and is given up: %s", seq, error)
                 self._spool.forget(seq)
-            except OSError:
+            except NO_ANSWER:
                 return
 
     def _poll(self) -> None:
@@ -156,7 +157,7 @@ class Link:
             except Refused as error:
                 self._down(attempt, error, REFUSED_RETRY_S if error.status < 500 else 0.0)
                 continue
-            except (OSError, ValueError) as error:
+            except NO_ANSWER as error:
                 if not self._stop_polling.is_set():
                     self._down(attempt, error)
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc import clock
-from arc.agent import customfacts, facts, hostfacts, plugins, sampler
+from arc.agent import customfacts, facts, hostfacts, metadata, plugins, sampler
 from arc.agent.config import Settings
 from arc.agent.customfacts import CustomFacts
 from arc.agent.facts import FactLoop
@@ -190,6 +190,25 @@ def test_default_route_with_the_least_metric_counts(monkeypatch: pytest.MonkeyPa
     found = hostfacts.network()
 
     assert (found["default_interface"], found["default_gateway"]) == ("eth0", "192.168.1.254")
+
+
+def test_metadata_come_from_the_service_of_the_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = '{"uuid": "u-1", "availability_zone": "north", "name": "vm-1", "keys": []}'
+    answers = {metadata._DOCUMENT: document, metadata._PUBLIC_IP: "192.0.2.9\n"}
+    monkeypatch.setattr(metadata, "_get", answers.__getitem__)
+
+    assert metadata.metadata() == {
+        "metadata_uuid": "u-1",
+        "metadata_availability_zone": "north",
+        "metadata_name": "vm-1",
+        "metadata_public_ipv4": "192.0.2.9",
+    }
+
+
+def test_metadata_are_null_where_there_is_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "ADDRESS", "http://127.0.0.1:1")
+
+    assert set(metadata.metadata().values()) == {None}
 
 
 def write(path: Path, text: str, mode: int = 0o755) -> None:

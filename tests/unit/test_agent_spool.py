@@ -92,6 +92,20 @@ def test_damaged_spool_is_put_aside(path: str, tmp_path: Path) -> None:
     spool.close()
 
 
+def test_damage_inside_the_file_is_found_at_the_start(spool: Spool, path: str) -> None:
+    for _ in range(100):
+        spool.append("reply", {"payload": "x" * 10_000})
+    spool.close()
+    with open(path, "r+b") as file:
+        file.seek(4096 * 5)
+        file.write(b"\xff" * 4096 * 20)
+
+    again = Spool(path, "edge-1", MB)
+
+    assert waiting(again) == []
+    again.close()
+
+
 def test_lost_messages_begin_a_new_epoch(spool: Spool, path: str) -> None:
     spool.append("reply", {})
     spool.acknowledge(1)
