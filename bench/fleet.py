@@ -20,17 +20,20 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arc.access.tokens import TokenStore
+from arc.db.engine import open_database
 from bench.harness import fresh_server, latency_ms, machine, note, report, usage
-from tests.integration.server import LAUNCHER, wait_until
+from tests.integration.server import LAUNCHER, TOKEN, ArcServer, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from tests.integration.server import ArcServer, Connection
+    from tests.integration.server import Connection
 
 FACTS_EVERY_S = 60.0
 POLL_S = 30.0
@@ -75,8 +78,9 @@ class Line:
 class Agents:
     """All simulated agents, in one thread of this process."""
 
-    def __init__(self, port: int, token: str, count: int) -> None:
-        self._lines = {f"edge-{number:04}": Line(port, token) for number in range(count)}
+    def __init__(self, port: int, tokens: dict[str, str]) -> None:
+        self._port, self._tokens = port, tokens
+        self._lines = {agent_id: Line(port, token) for agent_id, token in tokens.items()}
         self._rng = random.Random(7)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agents")
@@ -140,8 +144,7 @@ class Agents:
 
     async def _report(self, agent_id: str) -> None:
         """On a line of its own, as replies do not wait for the poll."""
-        own = next(iter(self._lines.values()))
-        line = Line(own._port, own._head.split("Bearer ")[1].strip())
+        line = Line(self._port, self._tokens[agent_id])
         seq = 1
         try:
             await asyncio.sleep(self._rng.uniform(0, FACTS_EVERY_S))
@@ -168,10 +171,29 @@ class Agents:
         }
 
 
+@contextmanager
+def _server_that_knows(data_dir: Path, agent_ids: list[str]) -> Iterator[tuple[ArcServer, dict[str, str]]]:
+    """A server, and the credentials of agents that are enrolled there."""
+    data_dir.mkdir(mode=0o700)
+    db = open_database(data_dir)
+    store = TokenStore(db)
+    store.bootstrap(TOKEN)
+    with db.transaction() as tx:
+        tokens = {agent_id: store.replace_credential(tx, agent_id, None, None)[1] for agent_id in agent_ids}
+    db.close()
+    with ArcServer(data_dir) as server:
+        yield server, tokens
+
+
 def bench_fleet(count: int, seconds: float, data: str | None) -> dict[str, Any]:
-    with fresh_server(data) as server, server.connect() as admin:
+    names = [f"edge-{number:04}" for number in range(count)]
+    with (
+        tempfile.TemporaryDirectory(prefix="arc-bench-", dir=data) as folder,
+        _server_that_knows(Path(folder) / "data", names) as (server, tokens),
+        server.connect() as admin,
+    ):
         idle_mb = usage(server.pid).rss_mb
-        agents = Agents(server.port, _agent_token(admin), count)
+        agents = Agents(server.port, tokens)
         try:
             began_s = time.monotonic()
             agents.register()
@@ -252,7 +274,7 @@ def bench_ping(pings: int, data: str | None) -> dict[str, Any]:
 
 def _start_agent(server: ArcServer, admin: Connection, home: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, LAUNCHER, "agent", "--server", server.url, "--token", _agent_token(admin)]
-    command += ["--identity", BUSY_AGENT, "--data", str(home)]
+    command += ["--identity", BUSY_AGENT, "--install-dir", str(home)]
     return subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 

@@ -74,7 +74,7 @@ class Error(BaseModel):
     message: str
     error: str
     success: bool = False
-    code: str = Field(description="The status as a word")
+    code: str | int = Field(description="The status as a word; as a number on the routes of the fleet")
     timestamp: str
 
 

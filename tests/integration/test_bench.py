@@ -57,3 +57,12 @@ def test_jobs_are_run_and_found() -> None:
     assert (run["tasks"], run["exact"]) == (15, True)
     assert listing["found"]["first_page"] == 300
     assert listing["found"]["tag"] == 3
+
+
+def test_fleet_counts_its_agents_and_pings(tmp_path: Path) -> None:
+    arguments = ("--agents", "20", "--seconds", "1", "--pings", "3", "--data", str(tmp_path))
+
+    _, fleet, dispatch = lines_of("bench.fleet", "--case", "fleet", "--case", "dispatch", *arguments)
+
+    assert (fleet["online"], fleet["errors"]) == (20, [])
+    assert dispatch["p50_ms"] > 0
