@@ -1,0 +1,227 @@
+"""The relay of actions: what agents are told, what they report, and what the server shows meanwhile."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from arc import clock, config
+from arc.errors import Conflict, NotFound, Unavailable
+from arc.fleet import relay as relays
+from arc.fleet.service import Fleet
+from tests.unit.fleetrig import EVERYONE, FleetRig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PING = "agent.replicante.io/test.ping"
+
+
+class RelayRig(FleetRig):
+    """A fleet with one agent, whose messages are numbered."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self._seq = 0
+        self.register()
+
+    def schedule(self, action_id: str = "a-1") -> None:
+        action = {"id": action_id, "kind": PING, "state": "NEW", "state_payload": None, "finished_ts": None}
+        event = {"action_id": action_id, "timestamp": "2025-10-19T12:00:00Z", "state": "NEW", "state_payload": None}
+        self.fleet.schedule_action(
+            "edge-1", {"id": action_id, "kind": PING, "args": None}, {"action": action, "history": [event]}
+        )
+
+    def told(self) -> list[tuple[str, str]]:
+        messages, _ = self.fleet.poll("edge-1", EVERYONE, 0.0, lambda: False)
+        return [(message["op"], message["id"]) for message in messages if message["type"] == "action"]
+
+    def say(self, **said: Any) -> list[tuple[int, str]]:
+        """Post one message; what of it was rejected."""
+        self._seq += 1
+        return self.post({"seq": self._seq, "type": "actions", **said}).rejected
+
+    def report(self, action_id: str, state: str, *, seq: int = 1, revision: int = 1) -> list[tuple[int, str]]:
+        return self.say(copies=[copy(action_id, state, seq, revision)])
+
+    def refuse(self, action_id: str, kind: str) -> None:
+        self.say(answers=[{"op": "schedule", "id": action_id, "error": {"kind": kind, "message": "no"}}])
+
+    def shown(self, action_id: str = "a-1") -> tuple[str, str | None]:
+        """State, and the variant of its payload."""
+        action = self.fleet.relay.info("edge-1", action_id)[0]["action"]
+        return action["state"], (action["state_payload"] or {}).get("variant")
+
+
+def copy(action_id: str, state: str, seq: int, revision: int) -> dict[str, Any]:
+    action = {"id": action_id, "kind": PING, "state": state, "state_payload": {"n": revision}}
+    finished_at = clock.now_us() if state in ("DONE", "FAILED") else None
+    return {"seq": seq, "revision": revision, "finished_at": finished_at, "info": {"action": action, "history": []}}
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RelayRig]:
+    monkeypatch.setattr("arc.fleet.service.HANDED_S", -1.0)  # each poll is told everything again
+    with RelayRig(tmp_path) as rig:
+        yield rig
+
+
+def test_agent_is_told_until_it_has_answered(rig: RelayRig) -> None:
+    rig.schedule("a-1")
+    rig.schedule("a-2")
+
+    assert rig.told() == rig.told() == [("schedule", "a-1"), ("schedule", "a-2")]
+    rig.report("a-1", "NEW")
+    assert rig.told() == [("schedule", "a-2")]
+    rig.refuse("a-2", "ActionAlreadyExists")  # it has had it: the answer before was lost
+
+    assert rig.told() == []
+    assert rig.shown("a-2") == ("NEW", None)
+
+
+def test_agent_is_told_after_a_restart_of_the_server(rig: RelayRig) -> None:
+    rig.schedule()
+
+    rig.fleet = Fleet(rig.db, config.load(None, {}, {}), rig.tokens, rig.lines.write)
+    rig.fleet.relay.start()
+
+    assert rig.told() == [("schedule", "a-1")]
+
+
+def test_what_an_agent_refuses_has_failed(rig: RelayRig) -> None:
+    rig.schedule()
+
+    rig.refuse("a-1", "InvalidArgs")
+
+    assert rig.shown() == ("FAILED", "InvalidArgs")
+    assert rig.told() == []
+    assert [event["state"] for event in rig.fleet.relay.info("edge-1", "a-1")[0]["history"]] == ["FAILED", "NEW"]
+
+
+def test_refusal_that_may_pass_is_tried_again(rig: RelayRig) -> None:
+    rig.schedule()
+
+    for _ in range(relays.MAX_ATTEMPTS - 1):
+        rig.refuse("a-1", "QueueFull")
+    assert rig.told() == [("schedule", "a-1")]
+    rig.refuse("a-1", "QueueFull")
+
+    assert rig.shown() == ("FAILED", "QueueFull")
+
+
+def test_copies_follow_the_agent_and_what_has_ended_stays(rig: RelayRig) -> None:
+    rig.report("a-1", "RUNNING", revision=2)
+    rig.report("a-1", "NEW", revision=1)  # it was late
+    assert rig.shown() == ("RUNNING", None)
+
+    rig.report("a-1", "DONE", revision=3)
+    rig.report("a-1", "FAILED", revision=4)
+
+    assert rig.shown() == ("DONE", None)
+    assert rig.fleet.relay.queue("edge-1") == []
+    assert rig.fleet.relay.finished("edge-1", 10, None) == ([{"kind": PING, "id": "a-1", "state": "DONE"}], 1)
+
+
+def test_lists_are_in_the_order_of_execution(rig: RelayRig) -> None:
+    rig.schedule("later")
+    rig.report("b", "NEW", seq=2)
+    rig.report("a", "RUNNING", seq=1)
+    assert [action["id"] for action in rig.fleet.relay.queue("edge-1")] == ["a", "b", "later"]
+
+    for number, name in enumerate(("a", "b", "c")):
+        rig.report(name, "DONE", seq=number + 1, revision=5)
+
+    page, total = rig.fleet.relay.finished("edge-1", 2, None)
+    assert ([action["id"] for action in page], total) == (["c", "b"], 3)
+    assert [action["id"] for action in rig.fleet.relay.finished("edge-1", 2, "b")[0]] == ["a"]
+
+
+def test_cancel_before_and_after_the_agent_was_told(rig: RelayRig) -> None:
+    rig.schedule("a-1")
+    assert rig.fleet.cancel_action("edge-1", "a-1", "enough") == "CANCELLED"
+    assert rig.shown("a-1") == ("FAILED", "Cancelled")
+    with pytest.raises(Conflict):
+        rig.fleet.cancel_action("edge-1", "a-1", "")
+
+    rig.schedule("a-2")
+    rig.told()
+    assert rig.fleet.cancel_action("edge-1", "a-2", "enough") == "NEW"
+    assert rig.told() == [("schedule", "a-2"), ("cancel", "a-2")]
+    rig.say(answers=[{"op": "cancel", "id": "a-2", "error": None}])
+    assert rig.told() == [("schedule", "a-2")]
+
+
+def test_only_a_report_without_it_loses_an_action(rig: RelayRig) -> None:
+    rig.report("a-1", "RUNNING")
+    rig.schedule("a-2")  # the agent does not know of it yet
+
+    rig.say(known=["a-1"])
+    assert rig.shown() == ("RUNNING", None)
+    rig.say(known=[])
+
+    assert rig.shown() == ("FAILED", "Lost")
+    assert rig.shown("a-2") == ("NEW", None)
+    rig.report("a-1", "DONE", revision=2)
+    assert rig.shown() == ("DONE", None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"copies": {"a": 1}},
+        {"copies": [{"seq": 1}]},
+        {"copies": [copy("a", "DONE", 1, 1) | {"finished_at": None}]},
+        {"copies": [copy("a", "LOST", 1, 1)]},
+        {"answers": ["x"]},
+        {"known": "x"},
+        {"node": []},
+    ],
+)
+def test_what_makes_no_sense_is_rejected(rig: RelayRig, said: dict[str, Any]) -> None:
+    assert len(rig.say(**said)) == 1
+
+
+def test_one_id_is_one_action_and_a_queue_has_an_end(rig: RelayRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "MAX_WAITING", 2)
+    rig.schedule("a-1")
+    with pytest.raises(Conflict):
+        rig.schedule("a-1")
+    rig.schedule("a-2")
+
+    with pytest.raises(Unavailable):
+        rig.schedule("a-3")
+
+
+def test_ended_action_is_a_point_once(rig: RelayRig) -> None:
+    rig.report("a-1", "DONE", revision=2)
+    rig.report("a-1", "DONE", revision=2)
+    rig.fleet.news.ship()
+
+    lines = [line for body, _ in rig.lines.written for line in body.decode().splitlines() if line.startswith("actions")]
+    assert [line.rpartition(" ")[0] for line in lines] == [f'actions,agent=edge-1,kind={PING},state=DONE id="a-1"']
+
+
+def test_copies_go_with_their_agent_and_with_time(rig: RelayRig) -> None:
+    rig.report("a-1", "DONE")
+    rig.report("a-2", "RUNNING", seq=2)
+    assert rig.fleet.relay.prune(clock.now_us() + 1) == 1
+    with pytest.raises(NotFound):
+        rig.shown("a-1")
+
+    rig.fleet.delete_agent("edge-1")
+
+    with pytest.raises(NotFound):
+        rig.shown("a-2")
+
+
+def test_report_is_kept_with_its_time(rig: RelayRig) -> None:
+    assert rig.fleet.relay.report("edge-1") is None
+    rig.say(node={"kinds": []})
+    rig.say(node={"kinds": [{"kind": PING}]})
+
+    found, observed_at = rig.fleet.relay.report("edge-1") or ({}, 0)
+    assert json.dumps(found) == json.dumps({"kinds": [{"kind": PING}]})
+    assert observed_at <= clock.now_us()
