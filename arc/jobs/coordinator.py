@@ -117,7 +117,9 @@ class Coordinator:
             raise Invalid(f"queue {name} is not a task queue")
         purged = 0
         while waiting := self._store.waiting_jobs(name, BATCH):
-            purged += sum(self._cancel(job_id, "its queue was purged") for job_id in waiting)
+            jobs, now_us = [self._store.job(job_id) for job_id in dict.fromkeys(waiting)], clock.now_us()
+            with self._changes(now_us) as changes:
+                purged += sum(_cancelled(changes, job, "its queue was purged") for job in jobs)
         if not purged and not self._store.is_served(name):
             raise QueueNotFound(name)
         return purged
@@ -290,8 +292,7 @@ class Coordinator:
         job = self._store.job(job_id)
         while job.state in JOB_ACTIVE:
             with self._changes(clock.now_us()) as changes:
-                if changes.job(job, replace(job, state=JobState.CANCELLED), reason):
-                    changes.cancel_tasks(job_id, reason)
+                if _cancelled(changes, job, reason):
                     return True
             job = self._store.job(job_id)  # it went on meanwhile
         return False
@@ -393,6 +394,14 @@ def _new_job(submitted: dict[str, Any], created_by: str, now_us: int) -> Job:
         error=None,
         is_sealed=holds_secrets(secrets, submitted),
     )
+
+
+def _cancelled(changes: Changes, job: Job, reason: str) -> bool:
+    """False when the job has ended or is no longer what was read."""
+    if job.is_ended or not changes.job(job, replace(job, state=JobState.CANCELLED), reason):
+        return False
+    changes.cancel_tasks(job.id, reason)
+    return True
 
 
 def _clean(text: str) -> str:

@@ -533,7 +533,8 @@ def test_delete_takes_everything_of_an_ended_job(rig: JobsRig) -> None:
         rig.coordinator.delete(job.id)
 
 
-def test_purge_cancels_the_jobs_that_wait_in_a_queue(rig: JobsRig) -> None:
+def test_purge_cancels_the_jobs_that_wait_in_a_queue(rig: JobsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arc.jobs.coordinator.BATCH", 2)
     waiting = [rig.begin("{name: w, tasks: [{name: a, queue: slow, run: x}]}") for _ in range(3)]
     other = rig.begin(steps("x"))
 
