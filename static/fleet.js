@@ -1,7 +1,7 @@
 /**
  * Fleet: machines and who of them is there; one machine with facts, tags, commands and history; enrolment.
  *
- * #/fleet?q=&page= · #/fleet/runs · #/fleet/ID · #/fleet/ID/run/REQUEST
+ * #/fleet?q=&page= · #/fleet/runs · #/fleet/machine/ID · #/fleet/machine/ID/run/REQUEST
  */
 
 import { call, get, getPage, live, path, post, send, withQuery } from "./api.js";
@@ -18,9 +18,9 @@ const ENDED = ["complete", "failed"];
 const ROOT = /^(uuid|online)$/;
 
 export function show(view) {
-  const [id, part, run] = view.path;
-  if (id === "runs" && !part) return showRuns(view);
-  if (part === "run" && run) return showRun(view, id, run);
+  const [part, id, , request] = view.path;
+  if (part === "runs") return showRuns(view);
+  if (request) return showRun(view, id, request);
   return id ? showMachine(view, id) : showMachines(view);
 }
 
@@ -39,7 +39,7 @@ function showMachines({ main, query, session, signal, keepQuery }) {
   const examples = select([["", "Examples"], ...EXAMPLES], "", { "aria-label": "Examples of filters", class: "examples" });
   const list = table({ label: "Machines", key: (agent) => agent.agent_id, columns: [
     { title: "State", class: "tight", cell: (agent) => light(agent.online) },
-    { title: "Machine", class: "name", cell: (agent) => [link(agent.display_name, path`#/fleet/${agent.agent_id}`), agent.display_name === agent.agent_id ? null : h("small", {}, ` ${agent.agent_id}`)].filter(Boolean) },
+    { title: "Machine", class: "name", cell: (agent) => [link(agent.display_name, path`#/fleet/machine/${agent.agent_id}`), agent.display_name === agent.agent_id ? null : h("small", {}, ` ${agent.agent_id}`)].filter(Boolean) },
     { title: "System", class: "wide", cell: (agent) => [[agent.facts?.platform ?? agent.facts?.os, agent.facts?.platform_version].filter(Boolean).join(" "), agent.facts?.ipaddress].filter(Boolean).join(" · ") },
     { title: "Tags", class: "wide", cell: (agent) => tagBadges(agent.tags) },
     { title: "Last seen", class: "tight", cell: (agent) => h("span", { title: time(agent.last_seen_at) }, agent.seen) },
@@ -203,7 +203,7 @@ function runForm(id, go) {
     const [agent, verb] = kind.value ? kind.value.split(" ") : [plugin.value, action.value];
     try {
       const made = await post("/api/v1/jobs", { to: id, timeout: Number(timeout.value), agent, action: verb, payload: input.hidden ? "" : payload.value });
-      go(path`#/fleet/${id}/run/${made.request_id}`);
+      go(path`#/fleet/machine/${id}/run/${made.request_id}`);
     } catch (error) {
       place.replaceChildren(failure(error));
     }
@@ -217,8 +217,8 @@ function withTook(run) {
 
 function runTable(withMachine) {
   return table({ label: "Commands", key: (run) => run.request_id, columns: [
-    { title: "Command", class: "name", cell: (run) => link(`${run.agent} ${run.action}`, path`#/fleet/${run.to}/run/${run.request_id}`) },
-    ...(withMachine ? [{ title: "Machine", cell: (run) => link(run.to, path`#/fleet/${run.to}`) }] : []),
+    { title: "Command", class: "name", cell: (run) => link(`${run.agent} ${run.action}`, path`#/fleet/machine/${run.to}/run/${run.request_id}`) },
+    ...(withMachine ? [{ title: "Machine", cell: (run) => link(run.to, path`#/fleet/machine/${run.to}`) }] : []),
     { title: "Input", class: "wide", cell: (run) => h("code", {}, run.payload.length > 70 ? `${run.payload.slice(0, 70)}…` : run.payload) },
     { title: "State", class: "tight", cell: (run) => state(run.status) },
     { title: "Exit", class: "number wide", cell: (run) => exact(run.exit_code) },
@@ -254,21 +254,21 @@ function showRun({ main, session, signal, go }, id, request) {
   const head = h("div", { class: "head" });
   const about = h("div");
   const log = logView("Output of the command");
-  main.append(link(`Machine ${id}`, path`#/fleet/${id}`), head, trouble, card("About", about), card("Output", log.node));
+  main.append(link(`Machine ${id}`, path`#/fleet/machine/${id}`), head, trouble, card("About", about), card("Output", log.node));
   const poll = new AbortController();
   signal.addEventListener("abort", () => poll.abort());
   let last = -1;
   const cancel = (event) => act(event, () => call("PUT", path`/api/v1/jobs/${request}/cancel`), "Asked to stop");
   const repeat = (run) => (event) => act(event, async () => {
     const made = await post("/api/v1/jobs", { to: run.to, timeout: run.timeout, agent: run.agent, action: run.action, payload: run.payload });
-    go(path`#/fleet/${id}/run/${made.request_id}`);
+    go(path`#/fleet/machine/${id}/run/${made.request_id}`);
   });
   live(async () => {
     const run = await get(path`/api/v1/jobs/${request}`, { signal });
     const isOver = ENDED.includes(run.status);
     const buttons = !session.may("admin") ? [] : isOver ? [button("Run again", repeat(run))] : [button("Cancel", cancel, { class: "danger" })];
     head.replaceChildren(h("div", {}, h("h1", {}, `${run.agent} ${run.action}`), state(run.status)), h("div", {}, buttons));
-    about.replaceChildren(facts([["Machine", link(run.to, path`#/fleet/${run.to}`)], ["Input", run.payload && h("pre", {}, run.payload)], ["Exit status", run.exit_code === null ? "" : exact(run.exit_code)],
+    about.replaceChildren(facts([["Machine", link(run.to, path`#/fleet/machine/${run.to}`)], ["Input", run.payload && h("pre", {}, run.payload)], ["Exit status", run.exit_code === null ? "" : exact(run.exit_code)],
       ["Asked", `${time(run.created_at)} by ${run.user.name}`], ["Took", run.started_at && duration(between(run.started_at, run.ended_at))], ["Limit", duration(run.timeout * 1000)],
       ["Waits until", run.status === "queued" ? time(run.deliver_until) : ""]]));
     const found = await get(path`/api/v1/jobs/${request}/log?after=${last}`, { signal });

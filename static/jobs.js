@@ -85,7 +85,7 @@ function jobColumns(session, again) {
     { title: "Progress", class: "tight wide", cell: (job) => h("progress", { max: 100, value: job.progress ?? 0, "aria-label": `${Math.round(job.progress ?? 0)} %` }) },
     { title: "Tasks", class: "number wide", cell: (job) => exact(job.taskCount) },
     { title: "Created", class: "tight wide", cell: (job) => h("span", { title: time(job.createdAt) }, job.age) },
-    { title: "Runtime", class: "tight", cell: (job) => job.runtime },
+    { title: "Runtime", class: "tight wide", cell: (job) => job.runtime },
   ];
   return session.may("write") ? [...columns, { title: "", class: "actions", cell: (job) => jobButtons(job, again, "small") }] : columns;
 }
@@ -202,7 +202,7 @@ function taskColumns(follow) {
     { title: "Task", class: "name", cell: (task) => [task.name || `Task ${task.position}`, task.retry?.attempts ? h("small", {}, ` attempt ${task.retry.attempts + 1}`) : null].filter(Boolean) },
     { title: "State", class: "tight", cell: (task) => (task.state === "TO_COME" ? state("idle", "To come") : state(task.state)) },
     { title: "Timing", class: "name", cell: gantt },
-    { title: "Took", class: "tight", cell: (task) => (task.startedAt ? duration(between(task.startedAt, task.completedAt ?? task.failedAt ?? (task.state === "RUNNING" ? null : task.startedAt))) : "") },
+    { title: "Took", class: "tight wide", cell: (task) => (task.startedAt ? duration(between(task.startedAt, task.completedAt ?? task.failedAt ?? (task.state === "RUNNING" ? null : task.startedAt))) : "") },
     { title: "Output", class: "wide", cell: (task) => h("span", { title: task.error ?? task.result ?? "" }, short(task.error ?? task.result)) },
     { title: "Node", class: "tight wide", cell: (task) => (task.nodeId ? h("code", { title: task.nodeId }, task.nodeId.slice(0, 8)) : "") },
     { title: "", class: "actions", cell: (task) => (task.id && task.startedAt ? button("Log", () => follow(task), { class: "small", "aria-label": `Log of ${task.name ?? "task"}` }) : "") },

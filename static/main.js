@@ -86,7 +86,15 @@ function signOut() {
 function address() {
   const [way, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = way.split("/");
-  return { name: name || "overview", path: rest.filter(Boolean).map(decodeURIComponent), query: new URLSearchParams(query) };
+  return { name: name || "overview", path: rest.filter(Boolean).map(decoded), query: new URLSearchParams(query) };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // typed by hand
+  }
 }
 
 async function show(isMove) {

@@ -174,7 +174,7 @@ function columnsOf(measurements) {
 function showQueries({ main, signal }) {
   const trouble = h("div");
   const columns = (isRunning) => [
-    { title: "Query", cell: (row) => h("code", {}, row.sql), class: "name" },
+    { title: "Query", cell: (row) => h("code", { class: "clamp", title: row.sql }, row.sql), class: "name" },
     { title: "State", cell: (row) => state(row.status), class: "tight" },
     { title: "Database", cell: (row) => row.database, class: "tight wide" },
     { title: "Token", cell: (row) => row.token_name, class: "tight wide" },

@@ -123,7 +123,7 @@ async function jobs(session, signal) {
 async function commands(session, signal) {
   if (!session.has("fleet")) return [];
   const { items } = await getPage("/api/v1/jobs?state=failed&per_page=10", { signal });
-  return items.map((run) => ({ what: "Command", name: `${run.action} on ${run.to}`, href: path`#/fleet/${run.to}/run/${run.request_id}`, at: run.updated_at, why: run.exit_code === null ? "" : `exit status ${run.exit_code}` }));
+  return items.map((run) => ({ what: "Command", name: `${run.action} on ${run.to}`, href: path`#/fleet/machine/${run.to}/run/${run.request_id}`, at: run.updated_at, why: run.exit_code === null ? "" : `exit status ${run.exit_code}` }));
 }
 
 const ended = new Map(); // failed actions by id: what has ended never changes

@@ -119,7 +119,7 @@ async function showConfiguration({ main, signal }) {
   const words = h("input", { type: "search", placeholder: "buffer" });
   const changed = check("Only what was changed");
   const list = table({ label: "Options", key: (option) => `${option.section}.${option.name}`, columns: [
-    { title: "Option", class: "name", cell: (option) => h("code", {}, `[${option.section}] ${option.name}`) },
+    { title: "Option", class: "option", cell: (option) => h("code", {}, `[${option.section}] ${option.name}`) },
     { title: "Value", cell: (option) => h("code", {}, option.value) },
     { title: "From", class: "wide", cell: (option) => option.source },
     { title: "Meaning", class: "wide", cell: (option) => option.help + (option.unit ? ` (${option.unit})` : "") },

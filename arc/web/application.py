@@ -291,9 +291,10 @@ def _log_access(environ: WSGIEnvironment, status: str, took_s: float) -> None:
     """One line per request. A write that worked is a line at DEBUG only: there may be thousands in a second.
 
     The query string stays out: it may hold a token. arc.logged_path: what to say in place of a path that holds one;
-    arc.is_routine: another request of which there may be thousands.
+    arc.is_routine: another request of which there may be thousands; so are the reads of an open dashboard.
     """
-    is_routine = status.startswith("204") or environ.get("arc.is_routine", False)
+    is_live = environ["REQUEST_METHOD"] == "GET" and "HTTP_X_ARC_LIVE" in environ and status < "4"
+    is_routine = status.startswith("204") or is_live or environ.get("arc.is_routine", False)
     level = logging.DEBUG if is_routine else logging.INFO
     if log.isEnabledFor(level):
         path = environ.get("arc.logged_path", environ["PATH_INFO"])

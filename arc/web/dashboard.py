@@ -54,6 +54,7 @@ def page() -> Response | None:
 
 def _file(name: str) -> Response:
     """Browsers ask each time whether a file has changed, so that a new version of Arc is never half an old one."""
+    request.environ["arc.is_routine"] = True
     directory = _directory()
     found = directory / name if directory and not name.startswith(".") else None
     if found is None or not found.is_file():

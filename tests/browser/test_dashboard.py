@@ -297,7 +297,7 @@ def test_the_configuration_in_force_hides_secrets(page: Page) -> None:
 
 def test_the_log_of_the_server_is_shown_by_level(page: Page) -> None:
     page.goto("/#/system/logs")
-    expect(page.get_by_role("region", name="Log")).to_contain_text("GET /")
+    expect(page.get_by_role("region", name="Log")).to_contain_text("POST /write")
 
     page.get_by_label("Least level").select_option("ERROR")
 

@@ -188,7 +188,7 @@ def test_machines_are_filtered(page: Page, machine: Edge, watch: Watch) -> None:
 
 def test_a_command_runs_on_a_machine_and_its_output_grows(page: Page, machine: Edge, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    page.goto(f"/#/fleet/{MACHINE}")
+    page.goto(f"/#/fleet/machine/{MACHINE}")
     page.get_by_label("Input").fill(f"echo before; while [ ! -e {gate} ]; do sleep 0.05; done; echo after; exit 3")
     page.get_by_role("button", name="Run", exact=True).click()
     output = page.get_by_role("log")
@@ -204,7 +204,7 @@ def test_a_command_runs_on_a_machine_and_its_output_grows(page: Page, machine: E
 
 
 def test_tags_are_edited_in_place(page: Page, machine: Edge) -> None:
-    page.goto(f"/#/fleet/{MACHINE}")
+    page.goto(f"/#/fleet/machine/{MACHINE}")
     page.get_by_label("Tag site", exact=True).fill("south")
     page.get_by_label("Tag site", exact=True).press("Enter")
     expect(page.get_by_text("Tag saved")).to_be_visible()

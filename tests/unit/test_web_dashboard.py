@@ -157,3 +157,17 @@ def test_the_files_are_found_beside_the_package_also_in_a_zipapp(
     assert found is not None
     assert (found / "index.html").read_bytes() == (STATIC / "index.html").read_bytes()
     package.root.close()
+
+
+def test_what_an_open_dashboard_reads_fills_no_log(web: WebApp, caplog: pytest.LogCaptureFixture) -> None:
+    live = ADMIN | {"X-Arc-Live": "1"}
+    with caplog.at_level("INFO", "arc.web.application"):
+        web.client.get("/static/main.js")
+        web.client.get("/api/v1/session", headers=live)
+        assert caplog.messages == []
+
+        web.client.get("/api/v1/session", headers=ADMIN)
+        web.client.get("/api/v1/session", headers={"X-Arc-Live": "1"})  # refused
+        web.client.post("/auth/tokens/1/rotate", headers=live)
+
+    assert caplog.messages == ["GET /api/v1/session", "GET /api/v1/session", "POST /auth/tokens/1/rotate"]
