@@ -297,6 +297,7 @@ class HealthCheck(PeriodicLoop):
     def report_failure(self, kind: str, fault: str) -> None:
         """It failed in use: ask it again now."""
         self._faults[kind] = fault
+        self._is_clean[kind] = False
         self.wake()
 
     def _check(self, kind: str, runtime: Runtime) -> None:
@@ -307,6 +308,7 @@ class HealthCheck(PeriodicLoop):
                     log.info("%s: removed %d things that a dead run left", runtime.name, removed)
                 self._is_clean[kind] = True
         except RuntimeUnavailable as exc:
+            self._is_clean[kind] = False  # what ran when it went down could not be removed
             if self._faults.get(kind) != str(exc):
                 log.warning("%s: %s", runtime.name, exc)
                 self._faults[kind] = str(exc)

@@ -257,6 +257,7 @@ def test_a_container_whose_engine_dies_at_its_start_goes_back(host: Host) -> Non
 
     assert host.rig.coordinator.wait(job.id, DEADLINE_S, lambda: False).state == "COMPLETED"
     assert host.rig.tasks(job)[0].redelivered == 0
+    assert len(host.docker.reaped) == 2  # at the start, and what could not be removed while it was gone
 
 
 def test_containers_fail_while_no_engine_answers_if_told_so(rig: JobsRig) -> None:
