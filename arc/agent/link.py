@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 15.0
 REFUSED_RETRY_S = 30.0  # a wrong token is not right in a second
 JOIN_S = 1.0  # of a thread that may be in the middle of connecting
 BATCH_BYTES, BATCH_MESSAGES = 700_000, 500  # the server takes 1 MB and 1,000

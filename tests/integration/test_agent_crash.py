@@ -37,11 +37,13 @@ class Work:
         self._directory = directory
         self.wanted: dict[str, tuple[Path, int]] = {}  # proof and exit code by request id
 
-    def ask(self, admin: Connection, identity: str) -> None:
+    def ask(self, admin: Connection, identity: str) -> str:
         number = len(self.wanted)
         proof, code = self._directory / f"proof-{number}", number % 3
         script = SCRIPT.format(lines=LINES, proof=proof, code=code)
-        self.wanted[agents.run(admin, identity, "execute", "script", script)] = (proof, code)
+        request_id = agents.run(admin, identity, "execute", "script", script)
+        self.wanted[request_id] = (proof, code)
+        return request_id
 
     def check(self, admin: Connection) -> list[str]:
         """How each ended: complete, failed, or cut off by the end of its agent."""
@@ -73,7 +75,7 @@ class Work:
 
 @pytest.fixture
 def fleet(make_server: Callable[..., ArcServer], tmp_path: Path) -> Iterator[tuple[ArcServer, list[Edge]]]:
-    server = make_server().start()
+    server = make_server(options={"fleet.deliver_within_s": "600"}).start()
     edges = []
     try:
         with server.connect() as admin:
@@ -91,8 +93,8 @@ def test_killed_server_loses_no_reply(fleet: tuple[ArcServer, list[Edge]], tmp_p
 
     for _ in range(KILLS):
         with server.connect() as admin:
-            for edge in edges:
-                work.ask(admin, edge.identity)
+            asked = [work.ask(admin, edge.identity) for edge in edges]
+            wait_until(lambda asked=asked: agents.job(admin, asked[0])["status"] != "queued", "a begin", 60)
         time.sleep(chance.uniform(0.0, 1.5))  # the moment of the kill is the point of this test
         server.kill9()
         server.start()
