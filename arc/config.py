@@ -283,6 +283,8 @@ OPTIONS = (
            minimum=1 / 1440),
     Option("jobs", "lease_s", float, 60.0, "a task whose node is silent for this long is given to another", "seconds",
            minimum=5),
+    Option("jobs", "max_log_size", Size, Size.parse("100MB"), "longest log of an attempt at a task; the rest is left"
+           " out", "bytes", minimum=1),
     Option("jobs", "max_result_size", Size, Size.parse("64KB"), "largest result of a task", "bytes", minimum=1),
     Option("fleet", "transport", str, "http", "how agents talk to the server", choices=("http",)),
     Option("fleet", "long_poll_slots", int, 64, "agents that may wait for work at a time; the others ask now and then",

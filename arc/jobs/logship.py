@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from arc.jobs.redaction import Redactor
 
 MAX_HELD_BYTES = 1 << 20  # beyond it the task waits until its output is stored
+CUT = "\n[the log is too long; the rest is left out]\n"
 
 log = logging.getLogger(__name__)
 
 
 class TaskReport:
-    """A Reporter of the runtimes, for one claim."""
+    """A Reporter of the runtimes, for one claim. max_bytes: of its log."""
 
-    def __init__(self, coordinator: Coordinator, claim: Claim, redactor: Redactor) -> None:
+    def __init__(self, coordinator: Coordinator, claim: Claim, redactor: Redactor, max_bytes: int) -> None:
         self._coordinator = coordinator
         self._claim = claim
         self._stream = redactor.stream()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._held = bytearray()
+        self._left_bytes = max_bytes
         self._adding = threading.Lock()
         self._shipping = threading.Lock()  # keeps parts in order
 
@@ -59,8 +61,19 @@ class TaskReport:
             text = self._stream.feed(self._decode(data, is_last).replace("\0", ""))
             if is_last:
                 text += self._stream.close()
+            text = self._fitting(text)
             try:
                 if text:
                     self._coordinator.log(self._claim.claim_id, self._claim.task.id, text)
             except Exception:
                 log.exception("task %s: a part of its log is lost", self._claim.task.id)
+
+    def _fitting(self, text: str) -> str:
+        """What of it still fits into the log: a task that prints without end must not fill the disk."""
+        if self._left_bytes < 0:
+            return ""
+        data = text.encode()
+        self._left_bytes -= len(data)
+        if self._left_bytes >= 0:
+            return text
+        return data[: self._left_bytes].decode(errors="ignore") + CUT

@@ -196,6 +196,7 @@ def _worker_options(config: Config, node_id: str) -> WorkerOptions:
         defaults=WorkDefaults(worker["default_cpus"], worker["default_memory"], worker["default_timeout"]),
         waits_for_engine=config.get("docker", "when_down") == "wait",
         lease_s=config.get("jobs", "lease_s"),
+        max_log_bytes=config.get("jobs", "max_log_size"),
     )
 
 

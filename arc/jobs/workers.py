@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class WorkerOptions:
     """queues: name to the number of tasks at a time. waits_for_engine: container tasks wait while no engine answers,
-    else they fail. lease_s: how long the coordinator believes a silent worker.
+    else they fail. lease_s: how long the coordinator believes a silent worker. max_log_bytes: of an attempt.
     """
 
     node_id: str
@@ -57,6 +57,7 @@ class WorkerOptions:
     defaults: WorkDefaults = field(default_factory=WorkDefaults)
     waits_for_engine: bool = True
     lease_s: float = 60.0
+    max_log_bytes: int = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,9 @@ class WorkerPool:
         return self.health.up() if self.options.waits_for_engine else self.health.asked()
 
     def _run(self, claim: Claim) -> None:
-        running = Running(claim, TaskReport(self._coordinator, claim, self._redactor(claim.secrets)), Stop())
+        redactor = self._redactor(claim.secrets)
+        report = TaskReport(self._coordinator, claim, redactor, self.options.max_log_bytes)
+        running = Running(claim, report, Stop())
         with self._lock:
             self._running[claim.claim_id] = running
         try:

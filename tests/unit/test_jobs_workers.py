@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc.errors import Unavailable
+from arc.jobs.logship import CUT
 from arc.jobs.redaction import Redactor
 from arc.jobs.work import WorkDefaults, work_of
 from arc.jobs.workers import WorkerOptions, WorkerPool
@@ -168,6 +169,14 @@ def test_much_output_does_not_fill_the_memory(host: Host) -> None:
 
     assert sum(len(part.contents) for part in page.items) == 3_000_000
     assert max(len(part.contents) for part in page.items) <= 64 * 1024
+
+
+def test_a_log_without_end_is_cut(rig: JobsRig) -> None:
+    host = Host(rig, max_log_bytes=5)
+    try:
+        assert host.log(host.run(steps("print ab|cdé|more"))) == [f"abcd{CUT}"]
+    finally:
+        host.stop()
 
 
 def test_queues_run_so_many_tasks_at_a_time(host: Host) -> None:
