@@ -29,7 +29,9 @@ export function lineChart({ label, height = 190, format = compact, fromZero = tr
   const node = h("div", { class: "chart" }, picture, tip, legend);
   const reset = button("Whole time", () => setZoom(null), { class: "small" });
   const hidden = new Set();
+  const above = svg("g"); // what follows the pointer, so that the lines are drawn once
   let series = [];
+  let shown = [];
   let zoom = null; // [from, to] in ms
   let scale = null;
   let cursor = null; // ms
@@ -44,18 +46,22 @@ export function lineChart({ label, height = 190, format = compact, fromZero = tr
     const width = picture.clientWidth;
     if (!width) return;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const shown = series.map((each, at) => ({ ...each, colour: at % COLOURS })).filter((each) => !hidden.has(each.name));
+    shown = series.map((each, at) => ({ ...each, colour: at % COLOURS })).filter((each) => !hidden.has(each.name));
     scale = scales(shown, zoom, width, height, fromZero);
     if (!scale) return picture.replaceChildren(svg("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "No values yet"));
     const lines = shown.map((each) => svg("path", { class: `line c${each.colour}`, d: pathOf(each.points, scale) }));
-    picture.replaceChildren(...axes(scale, width, height, format), ...lines, ...cross(shown));
+    picture.replaceChildren(...axes(scale, width, height, format), ...lines, above);
+    point();
     return undefined;
   }
   /** The line and the figures under the pointer, or where the arrow keys went. */
-  function cross(shown) {
+  function point() {
     tip.hidden = cursor === null;
-    if (cursor === null) return [];
+    above.replaceChildren(...(cursor === null || !scale ? [] : cross()));
+  }
+  function cross() {
     const found = shown.map((each) => ({ ...each, point: nearest(each.points, cursor) })).filter((each) => each.point);
+    tip.hidden = !found.length;
     if (!found.length) return [];
     const at = found.reduce((best, each) => (Math.abs(each.point[0] - cursor) < Math.abs(best - cursor) ? each.point[0] : best), found[0].point[0]);
     const x = scale.x(at);
@@ -82,10 +88,9 @@ export function lineChart({ label, height = 190, format = compact, fromZero = tr
   listen(picture, {
     range: () => scale?.range,
     ms: (x) => scale?.ms(x),
-    times: () => series.flatMap((each) => each.points.map((point) => point[0])),
     hover: (ms) => {
       cursor = ms;
-      draw();
+      point();
     },
     cursor: () => cursor,
     zoom: setZoom,
@@ -232,6 +237,7 @@ function pathOf(points, scale) {
   const gap = usualStep(points) * 3.5;
   let d = "";
   let column = [];
+  let pixel = null; // of the column
   let pen = false;
   let last = null;
   const flush = () => {
@@ -250,7 +256,9 @@ function pathOf(points, scale) {
       pen = false;
     }
     if (point[1] === null) continue;
-    if (column.length && Math.round(scale.x(column[0][0])) !== Math.round(scale.x(point[0]))) flush();
+    const here = Math.round(scale.x(point[0]));
+    if (here !== pixel) flush();
+    pixel = here;
     column.push(point);
     last = point[0];
   }

@@ -30,8 +30,7 @@ start();
 
 async function start() {
   try {
-    const about = await api.get("/", { secret: "" });
-    if (about.auth && !api.token()) await signIn();
+    if (!api.token() && (await api.get("/", { secret: "" })).auth) await signIn();
     await openSession();
   } catch (error) {
     main.replaceChildren(failure(error), button("Try again", () => location.reload()));

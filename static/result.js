@@ -18,7 +18,7 @@ export function resultView(result) {
   const { columns, data } = result;
   const chart = chartOf(result);
   const place = h("div");
-  const views = { Table: () => tableOf(columns, result.types, data), ...(chart ? { Chart: () => chart } : {}) };
+  const views = { Table: () => tableOf(columns, result.types, data), ...(chart ? { Chart: chart } : {}) };
   const switches = Object.keys(views).map((name) => button(name, () => showView(name)));
   function showView(name) {
     switches.forEach((each) => each.setAttribute("aria-pressed", String(each.textContent === name)));
@@ -47,34 +47,39 @@ function tableOf(columns, types, rows) {
     h("table", {}, h("caption", { class: "unseen" }, "Rows of the result"), h("thead", {}, h("tr", {}, head)), body)), turn.node);
 }
 
+/** What makes the chart, when it is wanted; null when there is none to make. */
 function chartOf({ columns, types, data }) {
   const at = (test) => types.flatMap((type, index) => (test(type) ? [index] : []));
   const [times, numbers] = [at((type) => /^(TIMESTAMP|DATE)/.test(type)), at((type) => NUMBERS.test(type))];
   const texts = at((type) => /^(VARCHAR|BOOLEAN|ENUM.*)$/.test(type));
   if (!data.length || !numbers.length) return null;
-  if (times.length) return lines(columns, data, times[0], numbers, texts);
+  if (times.length) return () => lines(columns, data, times[0], numbers, texts);
   if (texts.length && data.length <= MAX_BARS) {
-    return barChart(data.map((row) => [texts.map((index) => value(row[index])).join(" · "), row[numbers[0]] ?? 0]), columns[numbers[0]]);
+    return () => barChart(data.map((row) => [texts.map((index) => value(row[index])).join(" · "), row[numbers[0]] ?? 0]), columns[numbers[0]]);
   }
   return null;
 }
 
 function lines(columns, data, time, numbers, texts) {
-  const found = new Map();
+  const groups = new Map(); // of text values -> points of each number
   for (const row of data) {
     const ms = Date.parse(row[time]);
     if (Number.isNaN(ms)) continue;
     const group = texts.map((index) => value(row[index])).join(" · ");
-    for (const index of numbers) {
-      const name = !group ? columns[index] : numbers.length > 1 ? `${columns[index]} ${group}` : group;
-      let points = found.get(name);
-      if (!points) found.set(name, (points = []));
-      points.push([ms, row[index]]);
-    }
+    let points = groups.get(group);
+    if (!points) groups.set(group, (points = numbers.map(() => [])));
+    for (let at = 0; at < numbers.length; at += 1) points[at].push([ms, row[numbers[at]]]);
   }
-  const series = [...found].slice(0, MAX_LINES).map(([name, points]) => ({ name, points: points.sort((a, b) => a[0] - b[0]) }));
+  const found = [...groups].flatMap(([group, points]) => points.map((each, at) => ({ name: nameOf(group, columns[numbers[at]], numbers.length), points: each })));
+  const series = found.slice(0, MAX_LINES);
+  for (const each of series) each.points.sort((a, b) => a[0] - b[0]);
   const chart = lineChart({ label: `${numbers.map((index) => columns[index]).join(", ")} over time`, height: 320, fromZero: false });
   chart.update(series);
-  const note = found.size > MAX_LINES ? h("p", {}, h("small", {}, `The first ${MAX_LINES} of ${plural(found.size, "line")}; group or filter for the others.`)) : null;
+  const note = found.length > MAX_LINES ? h("p", {}, h("small", {}, `The first ${MAX_LINES} of ${plural(found.length, "line")}; group or filter for the others.`)) : null;
   return h("div", {}, chart.node, note, h("p", {}, h("small", {}, "Drag to zoom, double click for all. With the keyboard: arrows, + and -.")));
+}
+
+function nameOf(group, column, count) {
+  if (!group) return column;
+  return count > 1 ? `${column} ${group}` : group;
 }
