@@ -124,7 +124,7 @@ class Connection:
         """End what another thread waits for."""
         if (held := self._socket) is not None:
             try:
-                held.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(held, socket.SHUT_RDWR)  # TLS's own would change it under the reader's feet
             except OSError:  # not connected any more
                 pass
 

@@ -6,13 +6,19 @@ import io
 import json
 import os
 import socket
+import ssl
 import tarfile
 import threading
 import zipfile
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from arc.agent import archives
 from arc.agent.errors import ActionFailed
@@ -194,6 +200,63 @@ def test_download_follows_redirects(serve: Callable[..., Scripted], tmp_path: Pa
 
     assert (tmp_path / "x").read_bytes() == b"ok"
     assert [request.split()[1] for request in server.requests] == [b"/a/b", b"/other", b"/third?x=1"]
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a key and a certificate for localhost that nobody signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + made.public_bytes(pem))
+    return path
+
+
+@pytest.fixture
+def tls_port(certificate: Path) -> Iterator[int]:
+    """Where one connection is answered twice."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            accepted, _ = listener.accept()
+            with accepted, suppress(OSError), context.wrap_socket(accepted, server_side=True) as connection:
+                for _ in range(2):
+                    _request(connection)
+                    connection.sendall(OK)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
+def test_https_works_with_the_certificates_of_the_option(tls_port: int, certificate: Path) -> None:
+    connection = Connection(f"https://localhost:{tls_port}", str(certificate))
+
+    answers = [connection.request("GET", "/").body for _ in range(2)]
+    connection.close()
+
+    assert answers == [b"ok", b"ok"]
+
+
+def test_server_that_nobody_vouches_for_gets_no_request(tls_port: int) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        Connection(f"https://localhost:{tls_port}").request("GET", "/")
 
 
 # Archives
