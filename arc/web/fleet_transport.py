@@ -49,7 +49,7 @@ _BATCH = {
                         "required": ["seq", "type"],
                         "properties": {
                             "seq": {"type": "integer", "minimum": 1},
-                            "type": {"type": "string", "enum": ["registration", "reply", "received", "metrics"]},
+                            "type": {"type": "string", "enum": ["registration", "reply", "received", "metrics", "actions"]},
                         },
                     },
                 },
@@ -97,7 +97,7 @@ class Work(BaseModel):
         }
     )
 
-    messages: list[dict[str, Any]] = Field(description="Of type `request` or `cancel`")
+    messages: list[dict[str, Any]] = Field(description="Of type `request`, `cancel` or `action`")
     retry_in_s: float = Field(description="Seconds to wait until the next poll")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import psutil
@@ -100,6 +101,35 @@ def test_agent_restarts_itself(edge: Edge, client: Connection) -> None:
     assert (payload["old_pid"], payload["new_pid"]) == (pid, edge.pid)
     assert payload["old_instance"] != payload["new_instance"]
     assert node.done(client, node.PING, None, ROOT)
+
+
+SYSTEMCTL = """#!/bin/sh
+case "$*" in
+    *show*) printf 'MainPID=%s\nSubState=running\n' "$(cat {state}/agent.lock)" ;;
+    *restart*) kill "$(cat {state}/agent.lock)" ;;  # whoever supervises it starts it again
+esac
+"""
+
+
+def test_agent_is_restarted_by_its_supervisor(
+    edge: Edge, client: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(state=edge.directory / "state"))
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with (edge.directory / "arc.cfg").open("a") as file:
+        file.write("service_unit: arc-agent.service\n")
+    start(edge, client)
+    old_pid = edge.pid
+    action_id = node.schedule(client, "replicante.io/service.restart", {}, ROOT)
+    wait_until(lambda: not edge.is_running, "the end of the first process")
+
+    edge.start()
+    found = node.ended(client, action_id, ROOT)
+
+    assert found["action"]["state"] == "DONE", found
+    pids = [event["state_payload"]["payload"]["pid"] for event in reversed(found["history"]) if event["state_payload"]]
+    assert pids[0] == str(old_pid) != str(edge.pid) == pids[-1]
 
 
 def test_killed_agent_goes_on_with_its_action(edge: Edge, client: Connection) -> None:
