@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests.integration.server import LAUNCHER, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tests.integration.server import ArcServer, Connection
@@ -32,7 +32,10 @@ def enrolment_token(admin: Connection, **subject: str) -> str:
 
 
 class Edge:
-    """One agent. prefix: command in front, such as `ip netns exec NAME`. url: how it reaches the server."""
+    """One agent. prefix: command in front, such as `ip netns exec NAME`. url: how it reaches the server.
+
+    program: what Python runs.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Edge:
         options: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
         url: str | None = None,
+        program: str = LAUNCHER,
     ) -> None:
         self.server = server
         self.identity = identity
@@ -49,6 +53,7 @@ class Edge:
         self.url = url or server.url
         self._options = QUICK | dict(options or {})
         self._prefix = list(prefix)
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,9 +69,9 @@ class Edge:
     def stderr(self) -> str:
         return (self.directory / "stderr").read_text(errors="replace")
 
-    def command(self, *words: str, prefix: Iterable[str] = ()) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `arc agent WORDS` for this agent, here, and wait for it."""
-        line = [*prefix, sys.executable, LAUNCHER, "agent", *words, "--install-dir", str(self.directory)]
+        line = [sys.executable, self._program, "agent", *words, "--install-dir", str(self.directory)]
         return subprocess.run(line, capture_output=True, text=True, env=_environment(), timeout=60, check=False)
 
     def enrol(self, admin: Connection) -> Edge:
@@ -81,19 +86,15 @@ class Edge:
     def start(self) -> Edge:
         """Start the process without waiting for anything."""
         flags = [word for name, value in self._options.items() for word in (f"--{name}", value)]
-        line = [
-            *self._prefix,
-            sys.executable,
-            LAUNCHER,
-            "agent",
-            "--install-dir",
-            str(self.directory),
-            "--server",
-            self.url,
-        ]
+        flags += ["--install-dir", str(self.directory), "--server", self.url]
         with (self.directory / "stderr").open("ab") as log:
             self._process = subprocess.Popen(
-                [*line, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), process_group=0
+                [*self._prefix, sys.executable, self._program, "agent", *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(),
+                process_group=0,
             )
         return self
 

@@ -119,6 +119,8 @@ def test_changed_custom_fact_arrives_and_goes(edge: Edge, client: Connection) ->
 def test_commands_follow_the_life_of_an_agent(server: ArcServer, client: Connection, tmp_path: Path) -> None:
     edge = Edge(server, tmp_path, "press-09")
     assert edge.command("status").returncode == 3
+    refused = edge.command("init", "--server", server.url, "--enrolment-token", "no-such-token")
+    assert (refused.returncode, refused.stderr) == (1, "arc agent: invalid registration token given\n")
     edge.enrol(client)
     config = edge.directory / "arc.cfg"
     assert config.stat().st_mode & 0o777 == 0o600
@@ -134,6 +136,27 @@ def test_commands_follow_the_life_of_an_agent(server: ArcServer, client: Connect
         assert edge.command("stop").returncode == 0
     assert edge.command("status").returncode == 3
     assert agents.facts(client, "press-09")["online"] is False
+
+    words = ("rpc", "ping", "-i", "press-09", "-t", "1", "--server", server.url, "--token", TOKEN)
+    silent = edge.command("run", *words)
+    assert silent.returncode == 1
+    assert "no reply for 3 s" in silent.stderr
+
+
+def test_agent_is_one_file_that_the_server_hands_out(server: ArcServer, client: Connection, tmp_path: Path) -> None:
+    answer = client.request("GET", "/api/v1/agents/program")
+    path = tmp_path / "arc-agent.pyz"
+    path.write_bytes(answer.body)
+    edge = Edge(server, tmp_path, "press-08", program=str(path)).enrol(client)
+
+    assert edge.command("start").returncode == 0
+    try:
+        agents.wait_online(client, "press-08")
+        request_id = agents.run(client, "press-08", "execute", "command", "echo one file")
+        assert agents.ended(client, request_id)["status"] == "complete"
+        assert agents.log_of(client, request_id) == "one file\n"
+    finally:
+        assert edge.command("stop").returncode == 0
 
 
 def test_run_prints_the_output_of_another_machine(edge: Edge, server: ArcServer) -> None:
