@@ -73,6 +73,11 @@ def test_store_kinds_do_what_they_say(make_server: Callable[..., ArcServer]) -> 
         assert node.done(client, "arc.edge/store.compact", {"database": "default"})["measurements"] == 0
         points = client.query("SELECT kind, state FROM arc.actions ORDER BY time")
 
+        counted = client.request("GET", "/api/unstable/introspect/metrics").body.decode()
+        threads = [thread["short_name"] for thread in node.get(client, "/introspect/threads")["threads"]]
+
+    assert 'arc_actions_finished_total{kind="arc.edge/store.flush",state="DONE",variant=""} 1.0' in counted
+    assert "actions" in threads
     assert points[0] == ["arc.edge/store.flush", "DONE"]
     assert len(points) == 3
 
