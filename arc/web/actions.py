@@ -10,7 +10,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, jsonify, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ConfigDict, Field, RootModel
+from werkzeug.exceptions import HTTPException
 
 from arc import errors as families
 from arc.actions import attributes, rules
@@ -18,6 +20,7 @@ from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_j
 from arc.actions.errors import ActionsDisabled, InvalidJson
 from arc.web import errors
 from arc.web.auth import ANY, IDENTITY_KEY
+from arc.web.figures import prometheus_text
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from arc.actions.engine import ActionEngine
     from arc.actions.node import Node
 
+ROOT = "/api/unstable"
 MAX_WAITERS = 4  # requests that may wait for a change at a time; they hold a thread each
 FAMILIES = {  # codes of errors that other parts raise
     families.Unauthenticated: "Unauthorized",
@@ -169,6 +173,17 @@ class ScheduleQuery(BaseModel):
     requester: str | None = Field(None, description="Who asked: " + ", ".join(rules.REQUESTERS))
 
 
+class ThreadInfo(BaseModel):
+    name: str
+    short_name: str
+    activity: str | None
+
+
+class ThreadList(BaseModel):
+    threads: list[ThreadInfo]
+    warning: list[str]
+
+
 class CancelRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": {"reason": "not needed any more"}})
 
@@ -180,7 +195,18 @@ def on_error(exc: families.ArcError) -> Response:
     """Clients of the original agents read `kind`, `variant` and `layers`."""
     known = (code for family, code in FAMILIES.items() if isinstance(exc, family) and _is_of_others(exc))
     code = next(known, "InvalidRequest" if type(exc) is families.Invalid else type(exc).__name__)
-    return errors.respond(exc, kind=code, variant=code, layers=[str(exc)], trace=None, details=dict(exc.details))
+    return errors.respond(exc, **_keys(code, str(exc)), details=dict(exc.details))
+
+
+@surface.app_errorhandler(HTTPException)
+def on_http_error(exc: HTTPException) -> Response:
+    """Also where there is no route, or none for the method."""
+    if not f"{request.path}/".startswith(f"{ROOT}/"):
+        return errors.respond(exc)
+    text = f"Cannot {request.method} {request.path}" if exc.code == 404 else exc.name
+    answer = errors.respond(exc, **_keys(exc.name.replace(" ", ""), text), details={})
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @surface.after_request
@@ -304,9 +330,27 @@ def cancel_action(path: ActionPath, body: CancelRequest) -> Response:
     return jsonify(id=record.id, state=record.state.value, cancel_requested=True)
 
 
+@surface.api("GET", "/api/unstable/introspect/metrics", needs="read", answers={200: {"description": "As `/metrics`"}})
+def introspect_metrics() -> Response:
+    """Figures for Prometheus."""
+    return Response(prometheus_text(parts()), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+@surface.api("GET", "/api/unstable/introspect/threads", needs="read", answers={200: ThreadList})
+def introspect_threads() -> Response:
+    """The threads of this program, by name."""
+    found = sorted(thread.name for thread in threading.enumerate())
+    listed = [{"name": f"arc:{name}", "short_name": name, "activity": None} for name in found]
+    return jsonify(threads=listed, warning=["threads that are not Python's own are not listed"])
+
+
 def needed_for(permission: str) -> str:
     """The permission that a token needs for kinds with this one."""
     return "write" if permission == "actions" else "admin"
+
+
+def _keys(code: str, text: str) -> dict[str, Any]:
+    return {"kind": code, "variant": code, "layers": [text], "trace": None}
 
 
 def _node() -> Node:

@@ -16,6 +16,7 @@ from arc.actions.engine import ActionEngine
 from arc.actions.execkind import Allowed
 from arc.actions.node import Node
 from arc.actions.worker import EngineOptions
+from arc.web.action_figures import FAMILIES, families
 from tests.unit.web import ADMIN, WebApp
 
 if TYPE_CHECKING:
@@ -183,6 +184,32 @@ def test_who_may_what(web: NodeApp) -> None:
     check_error(web.schedule("arc.edge/exec", {"command": "true"}, headers=writer), 403, "Forbidden")
     check_error(web.schedule(PING, {}, headers=writer, query="?requester=CORE_API"), 403, "Forbidden")
     assert web.schedule("arc.edge/exec", {"command": "true"}).status_code == 200
+
+
+def test_routes_and_methods_that_are_not_there(web: NodeApp) -> None:
+    check_error(web.get("/nothing"), 404, "NotFound")
+    refused = web.client.delete(f"{ROOT}/actions/queue", headers=ADMIN)
+    check_error(refused, 405, "MethodNotAllowed")
+    assert set(refused.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert "kind" not in web.client.get("/nothing", headers=ADMIN).get_json()
+
+
+def test_what_is_counted(web: NodeApp) -> None:
+    action_id = web.schedule(PING, {"count": 1}).get_json()["id"]
+    web.schedule(PING, {"count": "x"})
+    web.schedule(PING, {"count": 2})
+    web.engine.cycle()
+
+    found = {family.name: list(family.samples) for family in families(web.engine)}
+
+    assert {family.name.removesuffix("_total") for family in FAMILIES} == set(found)
+    assert [(sample.labels, sample.value) for sample in found["arc_actions_scheduled"]] == [
+        ({"kind": PING, "requester": "AGENT_API"}, 2.0)
+    ]
+    assert [sample.labels for sample in found["arc_actions_rejected"]] == [{"reason": "InvalidArgs"}]
+    assert found["arc_actions_queue_length"][0].value == 1
+    assert found["arc_actions_oldest_new_seconds"][0].value >= 0
+    assert action_id not in str(found)
 
 
 def test_cancel(web: NodeApp) -> None:
