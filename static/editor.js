@@ -55,7 +55,7 @@ export function editor({ label, value = "", rows = 8, complete, onRun }) {
     const word = /[\w"]*$/.exec(before)[0];
     if (!isAsked && !word && !before.endsWith(".")) return close();
     const all = await complete(before);
-    if (before !== area.value.slice(0, area.selectionStart)) return;
+    if (before !== area.value.slice(0, area.selectionStart) || document.activeElement !== area) return;
     const wanted = word.toLowerCase().replaceAll('"', "");
     found = all.filter((each) => each.text.toLowerCase().replaceAll('"', "").startsWith(wanted) && each.text !== word).slice(0, SHOWN);
     chosen = 0;

@@ -14,6 +14,7 @@ const SHOWN_FACTS = "os,platform,platform_version,ipaddress";
 const EXAMPLES = ['@online = "true"', '@online = "false"', '@os = "linux"', '@hostname ^ "press*"', 'site = "north" AND NOT @os = "windows"', "@cpu_count = 4"];
 const TABS = [["#/fleet", "Machines"], ["#/fleet/runs", "Commands"]];
 const ACTIONS = [["execute script", "Shell script"], ["execute command", "Command without a shell"], ["rpc ping", "Ping the agent"], ["rpc version", "Version of the agent"], ["", "Another plug-in"]];
+const DIRECTORY = "/opt/arc"; // of the agent on its machine
 const ENDED = ["complete", "failed"];
 const ROOT = /^(uuid|online)$/;
 
@@ -87,7 +88,7 @@ function enrol() {
         const made = await post("/api/v1/agents/init", name.value ? { CN: name.value } : {});
         place.replaceChildren(
           h("h3", {}, "Run this on the machine, as root"), copyable(oneLine(made, name.value), "Command that enrols a machine"),
-          h("p", {}, h("small", {}, "It needs Python 3.11 with psutil. The token in it works once, within an hour.")),
+          h("p", {}, h("small", {}, "It needs Python 3.11 with psutil (Debian: python3-psutil). The token in it works once, within an hour.")),
           h("div", { class: "buttons" }, button("Show as cloud-config instead", (event) => act(event, cloudConfig))));
       } catch (error) {
         place.replaceChildren(failure(error));
@@ -104,8 +105,8 @@ function enrol() {
 
 function oneLine(made, name) {
   const named = name ? ` --identity ${name}` : "";
-  return `curl -fsS -H 'X-Enrolment-Token: ${made.token}' -o arc-agent.pyz ${made.update_url} && `
-    + `python3 arc-agent.pyz agent init --server ${made.endpoint_url} --enrolment-token ${made.token}${named} --start`;
+  return `mkdir -p ${DIRECTORY} && curl -fsS -H 'X-Enrolment-Token: ${made.token}' -o ${DIRECTORY}/arc-agent.pyz ${made.update_url} && `
+    + `python3 ${DIRECTORY}/arc-agent.pyz agent init --server ${made.endpoint_url} --enrolment-token ${made.token}${named} --install-dir ${DIRECTORY} --start`;
 }
 
 // One machine

@@ -103,6 +103,8 @@ async function show(isMove) {
   const page = PAGES.find((each) => each.name === name && each.isOffered(session));
   drawBar();
   main.replaceChildren();
+  if (isMove) main.focus({ preventScroll: true }); // before the page is there: later it could take the focus from somebody
+  window.scrollTo(0, 0);
   document.title = page ? `${page.title} · Arc` : "Arc";
   if (!page) {
     main.append(card("Not here", nothing("There is no such page, or your token does not allow it.", link("Go to the overview", "#/"))));
@@ -116,7 +118,6 @@ async function show(isMove) {
   } catch (error) {
     if (!view.signal.aborted && error.name !== "AbortError") main.append(failure(error));
   }
-  if (isMove && !view.signal.aborted) main.focus();
 }
 
 function go(where) {

@@ -21,7 +21,7 @@ export async function show({ main, session, signal }) {
   const status = h("span", { class: "buttons" });
   main.append(
     h("div", { class: "head" }, h("h1", {}, "Overview"), status), trouble, tiles,
-    h("div", { class: "columns" }, card("Rows per second", rate.node), card("Queries per minute", asked.node), card("Host: CPU and memory %", load.node)),
+    h("div", { class: "columns narrow" }, card("Rows per second", rate.node), card("Queries per minute", asked.node), card("Host: CPU and memory %", load.node)),
   );
   if (session.may("read")) main.append(card("Recent failures", failures));
 
