@@ -69,8 +69,7 @@ class Coordinator:
         """Raises Invalid, and Denied when a task would run as a process of this host and may_run_processes is False."""
         refuse_unbuilt(document)
         submitted = document.as_submitted()
-        if not may_run_processes and self._planner.has_processes(submitted["tasks"]):
-            raise Denied("tasks without an image run as processes of this host; that needs a token that may administer")
+        self._check_leave(submitted, may_run_processes)
         with self._changes(now_us := clock.now_us()) as changes:
             job = changes.add_job(_new_job(submitted, created_by, now_us))
         self.starter.wake()
@@ -81,9 +80,10 @@ class Coordinator:
         if not self._cancel(job_id, "cancelled by a user"):
             raise Invalid("job is not running")
 
-    def restart(self, job_id: str) -> None:
-        """Run the current task of a failed or cancelled job again. Raises JobNotFound, Invalid."""
+    def restart(self, job_id: str, *, may_run_processes: bool) -> None:
+        """Run the current task of a failed or cancelled job again. Raises JobNotFound, Invalid; Denied as submit()."""
         job = self._store.job(job_id)
+        self._check_leave(job.document, may_run_processes)
         if job.state not in (JobState.FAILED, JobState.CANCELLED):
             raise Invalid(f"job is {job.state} and can not be restarted")
         if job.position > job.task_count:
@@ -287,6 +287,10 @@ class Coordinator:
                 _apply(changes, job, Plan(failed(job, error, now_us)))
                 changes.cancel_tasks(job.id, "the job failed")
         return True
+
+    def _check_leave(self, document: Mapping[str, Any], may_run_processes: bool) -> None:
+        if not may_run_processes and self._planner.has_processes(document["tasks"]):
+            raise Denied("tasks without an image run as processes of this host; that needs a token that may administer")
 
     def _cancel(self, job_id: str, reason: str) -> bool:
         job = self._store.job(job_id)

@@ -247,8 +247,11 @@ def cancel_job(path: JobPath) -> Response:
 
 @surface.api("PUT", "/jobs/<job_id>/restart", needs="write", answers={200: Accepted}, errors=[404])
 def restart_job(path: JobPath) -> Response:
-    """Run a job that is FAILED or CANCELLED on from the task it stopped at; what earlier tasks gave is kept."""
-    parts().jobs.coordinator.restart(path.job_id)
+    """Run a job that is FAILED or CANCELLED on from the task it stopped at; what earlier tasks gave is kept.
+
+    A job with tasks that are processes needs permission `admin`, as at its submission.
+    """
+    parts().jobs.coordinator.restart(path.job_id, may_run_processes=identity().may("admin"))
     return jsonify(status="OK")
 
 

@@ -178,7 +178,7 @@ def test_output_that_fails_fails_the_job_past_its_end(rig: JobsRig) -> None:
     assert rig.states(job) == ["FAILED", "COMPLETED"]
     assert rig.job(job).position == 2
     with pytest.raises(Invalid, match="job has no more tasks to run"):
-        rig.coordinator.restart(job.id)
+        rig.coordinator.restart(job.id, may_run_processes=True)
 
 
 def test_auto_delete_counts_from_the_end(rig: JobsRig) -> None:
@@ -481,7 +481,7 @@ def test_restart_repeats_the_current_task(rig: JobsRig) -> None:
     rig.fail(rig.claim())
     started_at = rig.job(job).started_at
 
-    rig.coordinator.restart(job.id)
+    rig.coordinator.restart(job.id, may_run_processes=True)
 
     again = rig.job(job)
     assert (again.state, again.failed_at, again.error, again.started_at) == ("RUNNING", None, None, started_at)
@@ -497,7 +497,7 @@ def test_late_reports_do_not_touch_a_restarted_job(rig: JobsRig) -> None:
     job = rig.begin(steps("one"))
     old = rig.claim()
     rig.coordinator.cancel(job.id)
-    rig.coordinator.restart(job.id)
+    rig.coordinator.restart(job.id, may_run_processes=True)
 
     assert not rig.fail(old, "context canceled")
 
@@ -507,10 +507,10 @@ def test_late_reports_do_not_touch_a_restarted_job(rig: JobsRig) -> None:
 def test_only_failed_and_cancelled_jobs_can_be_restarted(rig: JobsRig) -> None:
     job = rig.begin(steps("one"))
     with pytest.raises(Invalid, match="job is SCHEDULED and can not be restarted"):
-        rig.coordinator.restart(job.id)
+        rig.coordinator.restart(job.id, may_run_processes=True)
     rig.complete(rig.claim())
     with pytest.raises(Invalid, match="job is COMPLETED and can not be restarted"):
-        rig.coordinator.restart(job.id)
+        rig.coordinator.restart(job.id, may_run_processes=True)
 
 
 def test_delete_takes_everything_of_an_ended_job(rig: JobsRig) -> None:

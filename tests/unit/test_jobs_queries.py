@@ -250,7 +250,7 @@ def test_nothing_scans_a_whole_table(rig: JobsRig) -> None:
         reader.counts()
         JobRetention(rig.db, 1000, 1000).step(now_us)
         coordinator.purge_queue("default")
-        coordinator.restart(job.id)
+        coordinator.restart(job.id, may_run_processes=True)
         coordinator.cancel(job.id)
         coordinator.delete(job.id)
 

@@ -172,9 +172,11 @@ def test_processes_are_for_administrators_and_containers_for_writers(web: JobsAp
     container = {"name": "a", "tasks": [{"name": "t", "image": "alpine:3.20"}]}
 
     refused = web.client.post("/jobs", json=DOCUMENT, headers=writer)
+    again = web.client.put(f"/jobs/{web.submit()['id']}/restart", headers=writer)
     taken = web.client.post("/jobs", json=container, headers=writer)
 
     assert "tasks without an image run as processes" in refusal(refused, 403)
+    assert "tasks without an image run as processes" in refusal(again, 403)
     assert taken.status_code == 200
     assert taken.get_json()["createdBy"] == {"name": "only-write", "username": "only-write"}
 
