@@ -2,7 +2,8 @@
 
 message of type `action` -> engine.schedule | cancel -> answer, when it was refused
 engine -> Reporter -> spool: report of the node, copies of all that changes -> server
-Each start tells everything again, and which actions there are, so that the server's copies cannot go astray for long.
+Each start tells everything again, and which actions there are, so that the server's copies cannot go astray for long;
+so does one that asks for it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ class AgentNode:
     def handle(self, message: Mapping[str, Any]) -> None:
         """Do what the server has to say. Raises SpoolFailed."""
         op, action_id = str(message.get("op")), str(message.get("id"))
+        if op == "report":
+            self._reporter.begin_again()
+            return
         try:
             self._cancel(action_id, message) if op == "cancel" else self._schedule(action_id, message)
             error = None
@@ -116,16 +120,24 @@ class Reporter(PeriodicLoop):
         self._number = 0  # of the last event that was told
         self._has_begun = False
 
+    def begin_again(self) -> None:
+        """Tell everything once more."""
+        self._has_begun = False
+        self.wake()
+
     def step(self, now_us: int) -> int:
         self._stop.wait(GATHER_S)
         try:
             return self._tell()
         except SpoolFailed as error:
             log.error("actions: %s", error)
+            self._has_begun = False
             return 0
 
     def _tell(self) -> int:
-        if not self._has_begun:
+        is_first, self._has_begun = not self._has_begun, True
+        if is_first:
+            self._number = 0
             self._spool.append("actions", {"node": self._report()})
         told, number = 0, -1
         while number != self._number:
@@ -134,9 +146,8 @@ class Reporter(PeriodicLoop):
             for message in _messages(copies):
                 self._spool.append("actions", {"copies": message})
             told += len(copies)
-        if not self._has_begun:
+        if is_first:
             self._spool.append("actions", {"known": self._known()})
-            self._has_begun = True
         if told:
             self._engine.acknowledge(self._number)
         return told

@@ -125,12 +125,18 @@ class Relay:
         self._db = db
         self._lock = threading.Lock()
         self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
+        self._wanted: set[str] = set()  # agents that shall report
 
     def start(self) -> None:
         with self._db.read() as connection:
             found = connection.scalars(select(_C.agent_id).where(_UNTOLD).distinct()).all()
         with self._lock:
             self._untold.update(found)
+
+    def ask_for_report(self, agent_id: str) -> None:
+        """Have an agent tell everything again, of which nothing is known although somebody wants to know it."""
+        with self._lock:
+            self._wanted.add(agent_id)
 
     def schedule(self, agent_id: str, request: dict[str, Json], info: dict[str, Json]) -> None:
         """Have an agent told. request: what it needs; info: what clients see until it reports.
@@ -166,9 +172,13 @@ class Relay:
 
     def messages(self, agent_id: str, may_hand: MayHand, now_us: int) -> list[Message]:
         """What the agent is to be told."""
-        if agent_id not in self._untold:
-            return []
         found: list[Message] = []
+        if agent_id in self._wanted:
+            found.append({"type": "action", "op": "report", "id": ""})
+            with self._lock:
+                self._wanted.discard(agent_id)
+        if agent_id not in self._untold:
+            return found
         with self._db.transaction() as tx:
             rows = tx.execute(_WAITING, {"agent": agent_id}).all()
             for row in rows:
@@ -176,8 +186,7 @@ class Relay:
                     found.append({"type": "action", "op": "schedule", **json.loads(row.request)})
                 if row.cancel_reason is not None and may_hand(row.action_id, cancel=True):
                     found.append({"type": "action", "op": "cancel", "id": row.action_id, "reason": row.cancel_reason})
-            ids = [message["id"] for message in found]
-            if ids:
+            if ids := [message["id"] for message in found if message["id"]]:
                 handed = (_C.agent_id == agent_id) & _C.action_id.in_(ids) & _C.handed_at.is_(None)
                 tx.execute(update(agent_actions).where(handed).values(handed_at=now_us))
         if not rows:

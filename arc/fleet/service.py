@@ -171,6 +171,11 @@ class Fleet:
         self.relay.schedule(agent_id, request, info)
         self.hub.wake(agent_id)
 
+    def ask_for_report(self, agent_id: str) -> None:
+        """See Relay.ask_for_report."""
+        self.relay.ask_for_report(agent_id)
+        self.hub.wake(agent_id)
+
     def cancel_action(self, agent_id: str, action_id: str, reason: str) -> str:
         """See Relay.cancel."""
         state = self.relay.cancel(agent_id, action_id, reason, clock.now_us())

@@ -44,7 +44,7 @@ class AgentKindPath(AgentPath):
 
 class NodeUnreachable(Unavailable):
     def __init__(self, agent_id: str) -> None:
-        super().__init__(f"the agent {agent_id!r} has never reported what it can do", retry_after_s=30)
+        super().__init__(f"the agent {agent_id!r} has not reported what it can do", retry_after_s=5)
 
 
 @surface.api("GET", f"{ROOT}/info/agent", needs="read", answers={200: actions.ProgramInfo}, errors=[404, 503])
@@ -158,6 +158,7 @@ def _reported(agent_id: str, name: str, more: dict[str, str] | None = None) -> R
     agent = fleet().agent(agent_id, project())
     report = fleet().relay.report(agent_id)
     if report is None:
+        fleet().ask_for_report(agent_id)  # it may have, before it was deleted or the server restored
         raise NodeUnreachable(agent_id)
     said, observed_at = report
     # What it said holds as long as it is online: it says so when something changes.

@@ -217,6 +217,12 @@ def test_copies_go_with_their_agent_and_with_time(rig: RelayRig) -> None:
         rig.shown("a-2")
 
 
+def test_agent_is_asked_once_to_report(rig: RelayRig) -> None:
+    rig.fleet.ask_for_report("edge-1")
+
+    assert (rig.told(), rig.told()) == ([("report", "")], [])
+
+
 def test_report_is_kept_with_its_time(rig: RelayRig) -> None:
     assert rig.fleet.relay.report("edge-1") is None
     rig.say(node={"kinds": []})
