@@ -212,7 +212,7 @@ function axes(scale, width, height, format) {
 
 function timeTicks(scale) {
   const [start, end] = scale.range;
-  const most = Math.max(2, Math.floor(scale.width / 84));
+  const most = Math.max(2, Math.floor(scale.width / 70));
   const step = (STEPS_S.find((each) => (end - start) / 1000 / each <= most) ?? STEPS_S.at(-1)) * 1000;
   const zone = new Date(start).getTimezoneOffset() * 60_000; // so that days begin at the reader's midnight
   const ticks = [];
