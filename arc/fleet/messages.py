@@ -6,15 +6,17 @@ Source: the remote agents specification, sections 2.2 and 6.3 to 6.5.
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from arc.errors import Invalid
 from arc.fleet.records import Status
 
 MAX_TIMEOUT_S = 86_400
+MAX_DEPTH = 50  # of objects and lists within each other; deeper ones could not be written again
 _INT64 = 2**63
 
 
@@ -164,9 +166,14 @@ def _instant(fields: Fields, name: str) -> int | None:
 def _object(payload: Any) -> dict[str, Any]:
     if isinstance(payload, str):
         try:
-            payload = json.loads(payload)
-        except ValueError:
+            payload = orjson.loads(payload)
+        except orjson.JSONDecodeError:  # also of numbers and texts that an answer in JSON could not show
             raise BadAttribute("payload") from None
-    if not isinstance(payload, dict):
+    if not isinstance(payload, dict) or not _is_shallow(payload, MAX_DEPTH):
         raise BadAttribute("payload")
     return dict(payload)
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_is_shallow(each, levels - 1) for each in inner)

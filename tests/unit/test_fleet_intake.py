@@ -25,6 +25,13 @@ def hello(seq: int = 1, **payload: Any) -> dict[str, Any]:
     return {"seq": seq, "type": "registration", "payload": payload}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    made: Any = 1
+    for _ in range(levels):
+        made = {"a": made}
+    return {"a": made}
+
+
 def test_messages_of_an_epoch_count_once(rig: FleetRig) -> None:
     assert rig.post(hello(1, k=1), hello(2, k=2)).last_seq == 2
 
@@ -67,6 +74,11 @@ def test_rejected_message_counts_as_delivered_and_keeps_no_other(rig: FleetRig) 
         ({"payload": "[1]"}, "attribute 'payload'"),
         ({"payload": "{"}, "attribute 'payload'"),
         ({"payload": None}, "attribute 'payload'"),
+        ({"payload": '{"a": NaN}'}, "attribute 'payload'"),
+        ({"payload": '{"a": 1' + "0" * 400 + "}"}, "attribute 'payload'"),
+        ({"payload": '{"a": "\\ud800"}'}, "attribute 'payload'"),
+        ({"payload": '{"a": ' + "[" * 2000 + "]" * 2000 + "}"}, "attribute 'payload'"),
+        ({"payload": nested(51)}, "attribute 'payload'"),
         ({"version": "1"}, "version must be a whole number"),
     ],
 )
