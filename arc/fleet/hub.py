@@ -8,6 +8,7 @@ number, so that all of them together ask at most POLLS_PER_S times a second.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -22,6 +23,7 @@ POLLS_PER_S = 60.0  # of all agents without a place
 MIN_RETRY_S = 2.0
 BUSY_S = 60.0  # how long an agent counts as busy after something was done with it
 LOOK_S = 2.0  # how often a waiting poll looks whether its client is still there
+AGAIN_S = 5.5  # until a poll looks once more: what was handed to the one before it may have got lost on the way
 
 
 class _Waiter:
@@ -73,14 +75,20 @@ class Hub(Generic[Message]):
             return messages, 0.0 if messages else self.retry_s()
         try:
             # Only now: whatever comes after this look wakes the waiter.
-            messages, deadline = fetch(), time.monotonic() + timeout_s
-            while not messages and not waiter.is_dismissed and not is_gone():
-                left_s = deadline - time.monotonic()
+            messages, began = fetch(), time.monotonic()
+            again_at = began + AGAIN_S
+            while not (messages or waiter.is_dismissed or is_gone()):
+                left_s = began + timeout_s - time.monotonic()
                 if left_s <= 0:
                     return [], 0.0
                 if waiter.woken.wait(min(left_s, LOOK_S)):
                     waiter.woken.clear()
-                    messages = [] if waiter.is_dismissed else fetch()
+                elif time.monotonic() < again_at:
+                    continue
+                else:
+                    again_at = math.inf
+                if not (waiter.is_dismissed or is_gone()):  # a client that is gone would lose it
+                    messages = fetch()
         finally:
             self._leave(agent_id, waiter)
         return messages, 0.0 if messages else self.retry_s()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from arc.fleet import hub
 from arc.fleet.hub import MIN_RETRY_S, Hub
 
 if TYPE_CHECKING:
@@ -91,6 +92,27 @@ def test_poll_of_a_client_that_is_gone_ends(polls: Polls) -> None:
     messages, _ = polls.now("a", 30.0, is_gone=lambda: True)
 
     assert messages == []
+
+
+def test_client_that_goes_while_it_waits_is_handed_nothing(polls: Polls) -> None:
+    gone = threading.Event()
+    poll = threading.Thread(target=polls.now, args=("a", 30.0, gone.is_set), daemon=True)
+    poll.start()
+    polls.until(lambda: polls.hub.waiting)
+
+    gone.set()
+    polls.put("a", "ping")
+
+    poll.join(5)
+    assert polls.now("a") == (["ping"], 0.0)
+
+
+def test_poll_looks_again_for_what_its_predecessor_lost(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LOOK_S", 0.01)
+    monkeypatch.setattr(hub, "AGAIN_S", 0.02)
+    found = iter([[], ["ping"]])  # nobody wakes it in between
+
+    assert polls.hub.wait("a", 30.0, lambda: next(found), bool) == (["ping"], 0.0)
 
 
 def test_without_a_place_the_answer_comes_at_once(polls: Polls) -> None:
