@@ -233,7 +233,9 @@ def test_missing_directory_means_no_custom_facts(tmp_path: Path) -> None:
     [
         ("x.json", "{", 0o644, "Expecting property name"),
         ("x.json", "[1]", 0o644, "is no JSON object"),
-        ("x.json", '{"a": NaN}', 0o644, "NaN is no JSON"),
+        ("x.json", '{"a": NaN}', 0o644, "not JSON compliant"),
+        ("x.json", '{"a": 1e999}', 0o644, "not JSON compliant"),
+        ("x.json", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", 0o644, "is nested too deeply"),
         ("x.json", '{"online": true}', 0o644, "names online are not free"),
         ("x.json", '{"a": "' + "x" * 70_000 + '"}', 0o644, "is longer than"),
         ("x", "text", 0o644, "is neither a JSON file nor executable"),
