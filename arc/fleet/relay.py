@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +33,7 @@ STATES = ("NEW", "RUNNING", "DONE", "FAILED")
 ENDED = ("DONE", "FAILED")
 PASSING = ("QueueFull", "Draining", "EngineElsewhere", "Unavailable")  # refusals that a later try may not meet
 MAX_ATTEMPTS = 10
+ASK_PAUSE_S = 5.0  # seconds between two requests to an agent to report
 MAX_WAITING = 500  # actions that an agent has yet to be told of
 
 Message = dict[str, Any]
@@ -126,6 +128,7 @@ class Relay:
         self._lock = threading.Lock()
         self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
         self._wanted: set[str] = set()  # agents that shall report
+        self._asked_at: dict[str, float] = {}  # when that was asked for last, in monotonic seconds
 
     def start(self) -> None:
         with self._db.read() as connection:
@@ -135,8 +138,11 @@ class Relay:
 
     def ask_for_report(self, agent_id: str) -> None:
         """Have an agent tell everything again, of which nothing is known although somebody wants to know it."""
+        now_s = time.monotonic()
         with self._lock:
-            self._wanted.add(agent_id)
+            if now_s - self._asked_at.get(agent_id, -ASK_PAUSE_S) >= ASK_PAUSE_S:  # who wants to know asks often
+                self._asked_at[agent_id] = now_s
+                self._wanted.add(agent_id)
 
     def schedule(self, agent_id: str, request: dict[str, Json], info: dict[str, Json]) -> None:
         """Have an agent told. request: what it needs; info: what clients see until it reports.

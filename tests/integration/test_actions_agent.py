@@ -122,7 +122,7 @@ def test_agent_is_restarted_by_its_supervisor(
     start(edge, client)
     old_pid = edge.pid
     action_id = node.schedule(client, "replicante.io/service.restart", {}, ROOT)
-    wait_until(lambda: not edge.is_running, "the end of the first process")
+    wait_until(lambda: not edge.is_running, "the end of the first process", 60)
 
     edge.start()
     found = node.ended(client, action_id, ROOT)
@@ -157,6 +157,18 @@ def test_lost_actions_are_told_from_silent_ones(edge: Edge, client: Connection) 
     edge.start()
 
     assert node.ended(client, action_id, ROOT)["action"]["state_payload"]["variant"] == "Lost"
+
+
+def test_agent_reports_again_to_a_server_that_lost_all(edge: Edge, client: Connection) -> None:
+    start(edge, client)
+    action_id = node.schedule(client, node.PING, None, ROOT)
+    node.ended(client, action_id, ROOT)
+
+    client.request("DELETE", "/api/v1/agents/edge-1")
+    assert client.request("GET", f"{ROOT}/actions/info/{action_id}").status == 404
+
+    wait_until(lambda: reported(client), "the report that was asked for")
+    wait_until(lambda: client.request("GET", f"{ROOT}/actions/info/{action_id}").status == 200, "the copy")
 
 
 def test_agent_that_listens(edge: Edge, client: Connection, server: ArcServer) -> None:

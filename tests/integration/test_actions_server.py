@@ -115,6 +115,25 @@ def test_backup_by_action_can_be_restored(make_server: Callable[..., ArcServer])
     assert made["files"] > 1
 
 
+def test_backup_that_was_cut_off_is_made_again(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options=NO_FLUSH).start()
+    with server.connect() as client:
+        for number in range(20):
+            client.store(rows(100, f"m{number}"))
+        action_id = node.schedule(client, "arc.edge/store.backup")
+        wait_until(lambda: node.info(client, action_id)["action"]["state"] != "NEW", "the first step", pause_s=0.001)
+
+    server.kill9()
+    server.start()
+
+    with server.connect() as client:
+        found = node.ended(client, action_id)["action"]
+        backups = client.request("GET", "/api/v1/backup").json()["backups"]
+    assert found["state"] == "DONE", found
+    assert found["state_payload"]["payload"]["backup_id"] in {backup["backup_id"] for backup in backups}
+    assert not list((server.data_dir / "tmp").glob("backup-stage-*"))
+
+
 def test_server_restarts_itself(make_server: Callable[..., ArcServer]) -> None:
     server = make_server().start()
     with server.connect() as client:
