@@ -49,7 +49,10 @@ _BATCH = {
                         "required": ["seq", "type"],
                         "properties": {
                             "seq": {"type": "integer", "minimum": 1},
-                            "type": {"type": "string", "enum": ["registration", "reply", "received", "metrics", "actions"]},
+                            "type": {
+                                "type": "string",
+                                "enum": ["registration", "reply", "received", "metrics", "actions"],
+                            },
                         },
                     },
                 },
