@@ -10,8 +10,10 @@ import { compact } from "./format.js";
 
 const MARGIN = { top: 8, right: 10, bottom: 22, left: 50 };
 const COLOURS = 8;
-const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800,
-  604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000];
+const STEPS_S = [
+  1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_592_000,
+  7_776_000, 31_536_000,
+];
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const SECONDS = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -63,26 +65,41 @@ export function lineChart({ label, height = 190, format = compact, fromZero = tr
     const found = shown.map((each) => ({ ...each, point: nearest(each.points, cursor) })).filter((each) => each.point);
     tip.hidden = !found.length;
     if (!found.length) return [];
-    const at = found.reduce((best, each) => (Math.abs(each.point[0] - cursor) < Math.abs(best - cursor) ? each.point[0] : best), found[0].point[0]);
+    const at = found.reduce(
+      (best, each) => (Math.abs(each.point[0] - cursor) < Math.abs(best - cursor) ? each.point[0] : best),
+      found[0].point[0],
+    );
     const x = scale.x(at);
     const here = found.filter((each) => Math.abs(scale.x(each.point[0]) - x) < 3);
-    const rows = here.slice(0, 12).map((each) => h("div", { class: `c${each.colour}` }, h("i"), each.name, h("b", {}, format(each.point[1]))));
+    const rows = here
+      .slice(0, 12)
+      .map((each) => h("div", { class: `c${each.colour}` }, h("i"), each.name, h("b", {}, format(each.point[1]))));
     tip.replaceChildren(FULL.format(at), ...rows);
     const isLeft = x > picture.clientWidth / 2;
     tip.style.left = isLeft ? "auto" : `${x + 12}px`;
     tip.style.right = isLeft ? `${picture.clientWidth - x + 12}px` : "auto";
-    const dots = here.filter((each) => each.point[1] !== null).map((each) => svg("circle", { class: `dot c${each.colour}`, cx: x, cy: scale.y(each.point[1]), r: 3 }));
+    const dots = here
+      .filter((each) => each.point[1] !== null)
+      .map((each) => svg("circle", { class: `dot c${each.colour}`, cx: x, cy: scale.y(each.point[1]), r: 3 }));
     return [svg("line", { class: "cross", x1: x, x2: x, y1: MARGIN.top, y2: height - MARGIN.bottom }), ...dots];
   }
   function drawLegend() {
-    const toggles = series.length < 2 ? [] : series.map((each, at) => {
-      const flip = () => {
-        if (!hidden.delete(each.name)) hidden.add(each.name);
-        draw();
-        drawLegend();
-      };
-      return h("button", { type: "button", class: `c${at % COLOURS}`, "aria-pressed": String(!hidden.has(each.name)), onclick: flip }, h("i"), each.name);
-    });
+    const toggles =
+      series.length < 2
+        ? []
+        : series.map((each, at) => {
+            const flip = () => {
+              if (!hidden.delete(each.name)) hidden.add(each.name);
+              draw();
+              drawLegend();
+            };
+            return h(
+              "button",
+              { type: "button", class: `c${at % COLOURS}`, "aria-pressed": String(!hidden.has(each.name)), onclick: flip },
+              h("i"),
+              each.name,
+            );
+          });
     legend.replaceChildren(...toggles, ...(zoom ? [reset] : []));
   }
   listen(picture, {
@@ -300,12 +317,28 @@ function nearest(points, ms) {
 /** Horizontal bars, one per row: [[name, number], ...]. */
 export function barChart(rows, label, format = compact) {
   const greatest = Math.max(...rows.map(([, number]) => Math.abs(number)), 0) || 1;
-  const body = rows.map(([name, number]) => h("tr", {}, h("th", { scope: "row" }, name),
-    h("td", {}, svg("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", class: "spark c0", "aria-hidden": "true" },
-      svg("rect", { class: "bar", width: (Math.abs(number) / greatest) * 100, height: 8, y: 0 }))),
-    h("td", { class: "number" }, format(number))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    h("table", { class: "bars" }, h("caption", { class: "unseen" }, label), h("tbody", {}, body)));
+  const body = rows.map(([name, number]) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      h(
+        "td",
+        {},
+        svg(
+          "svg",
+          { viewBox: "0 0 100 8", preserveAspectRatio: "none", class: "spark c0", "aria-hidden": "true" },
+          svg("rect", { class: "bar", width: (Math.abs(number) / greatest) * 100, height: 8, y: 0 }),
+        ),
+      ),
+      h("td", { class: "number" }, format(number)),
+    ),
+  );
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", { class: "bars" }, h("caption", { class: "unseen" }, label), h("tbody", {}, body)),
+  );
 }
 
 /** A small line without axes. */
@@ -313,15 +346,21 @@ export function sparkline(numbers) {
   const least = Math.min(...numbers, 0);
   const most = Math.max(...numbers);
   const span = most - least || 1;
-  const points = numbers.map((number, at) => `${((at / Math.max(1, numbers.length - 1)) * 100).toFixed(1)},${(19 - ((number - least) / span) * 18).toFixed(1)}`);
-  return svg("svg", { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("polyline", { class: "line c0", points: points.join(" "), "vector-effect": "non-scaling-stroke" }));
+  const points = numbers.map(
+    (number, at) => `${((at / Math.max(1, numbers.length - 1)) * 100).toFixed(1)},${(19 - ((number - least) / span) * 18).toFixed(1)}`,
+  );
+  return svg(
+    "svg",
+    { class: "spark", viewBox: "0 0 100 20", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("polyline", { class: "line c0", points: points.join(" "), "vector-effect": "non-scaling-stroke" }),
+  );
 }
 
 /** One row of a Gantt chart. from, to: the ends of its time axis; waits, starts, ends: ms. */
 export function ganttBar({ from, to, waits, starts, ends, light, label }) {
   const x = (ms) => ((ms - from) / Math.max(1, to - from)) * 1000;
-  const part = (kind, start, end) => svg("rect", { class: kind, x: x(start), width: Math.max(4, x(end) - x(start)), y: 2, height: 10, rx: 2 });
+  const part = (kind, start, end) =>
+    svg("rect", { class: kind, x: x(start), width: Math.max(4, x(end) - x(start)), y: 2, height: 10, rx: 2 });
   const parts = [];
   if (waits !== null && starts !== null && starts > waits) parts.push(part("wait", waits, starts));
   if (starts !== null) parts.push(part(light, starts, ends));

@@ -13,7 +13,8 @@ const ICONS = {
   jobs: "M4 6h10M4 12h16M4 18h7M18 4v4",
   fleet: "M4 4h16v6H4zM4 14h16v6H4zM8 7h.01M8 17h.01",
   actions: "M13 3 5 14h6l-1 7 8-11h-6z",
-  system: "M12 15a3 3 0 1 0 0-6 3 3 0 0 0 0 6M12 3v3M12 18v3M3 12h3M18 12h3M5.6 5.6l2.2 2.2M16.2 16.2l2.2 2.2M18.4 5.6l-2.2 2.2M7.8 16.2l-2.2 2.2",
+  system:
+    "M12 15a3 3 0 1 0 0-6 3 3 0 0 0 0 6M12 3v3M12 18v3M3 12h3M18 12h3M5.6 5.6l2.2 2.2M16.2 16.2l2.2 2.2M18.4 5.6l-2.2 2.2M7.8 16.2l-2.2 2.2",
   theme: "M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18",
   leave: "M10 4H5v16h5M15 8l4 4-4 4M19 12H9",
 };
@@ -68,8 +69,7 @@ export function field(label, control, hint) {
   ids += 1;
   control.id ||= `f${ids}`;
   if (hint) control.setAttribute("aria-describedby", `h${ids}`);
-  return h("div", { class: "field" },
-    h("label", { for: control.id }, label), control, hint && h("small", { id: `h${ids}` }, hint));
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), control, hint && h("small", { id: `h${ids}` }, hint));
 }
 
 export function check(label, props = {}) {
@@ -95,6 +95,12 @@ export function failure(error) {
   return h("div", { class: "failure", role: "alert" }, error.message);
 }
 
+/** Where a page says what goes wrong while it asks again and again. */
+export function troublePlace() {
+  const node = h("div");
+  return { node, show: (error) => node.replaceChildren(...(error ? [failure(error)] : [])) };
+}
+
 export function card(title, ...children) {
   return h("section", { class: "card" }, h("h2", {}, title), ...children);
 }
@@ -102,16 +108,24 @@ export function card(title, ...children) {
 /** Names and values; a pair without a value is left out. */
 export function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "");
-  return h("dl", { class: "facts" }, shown.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  return h(
+    "dl",
+    { class: "facts" },
+    shown.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+  );
 }
 
 /**
  * A table whose rows can be replaced while somebody reads or uses it: a row that has not changed stays the same node.
- * columns: { title, cell(row), class }; `wide` columns leave on narrow screens. key(row): what a row is known by.
+ * columns: [title, class, cell(row)]; `wide` columns leave on narrow screens. key(row): what a row is known by.
  */
-export function table({ label, columns, key, empty, onRow }) {
+export function table({ label, columns, key, empty }) {
   const body = h("tbody");
-  const head = h("tr", {}, columns.map((column) => h("th", { scope: "col", class: column.class }, column.title)));
+  const head = h(
+    "tr",
+    {},
+    columns.map(([title, kind]) => h("th", { scope: "col", class: kind || null }, title)),
+  );
   const inner = h("table", {}, h("caption", { class: "unseen" }, label), h("thead", {}, head), body);
   const scroll = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, inner);
   const node = h("div", {}, scroll);
@@ -119,8 +133,8 @@ export function table({ label, columns, key, empty, onRow }) {
   function made(row) {
     const signature = JSON.stringify(row);
     const old = known.get(key(row));
-    if (old?.signature === signature && !onRow) return old;
-    const cells = columns.map((column) => h("td", { class: column.class }, column.cell(row) ?? ""));
+    if (old?.signature === signature) return old;
+    const cells = columns.map(([, kind, cell]) => h("td", { class: kind || null }, cell(row) ?? ""));
     return { signature, node: h("tr", { "data-key": key(row) }, cells) };
   }
   function update(rows) {
@@ -155,8 +169,11 @@ export function pager(onPage) {
 
 /** Links beside each other, the present one marked. entries: [href, text]. */
 export function tabs(entries, chosen, label) {
-  return h("nav", { class: "tabs", "aria-label": label },
-    entries.map(([href, text]) => link(text, href, { "aria-current": href === chosen ? "page" : null })));
+  return h(
+    "nav",
+    { class: "tabs", "aria-label": label },
+    entries.map(([href, text]) => link(text, href, { "aria-current": href === chosen ? "page" : null })),
+  );
 }
 
 /** A modal dialog; closes with Escape. build(close) gives its content. Resolves to what close() was called with. */
@@ -186,8 +203,12 @@ export function dialog(title, build, props = {}) {
 export async function sure(title, text, verb) {
   return await dialog(title, (close) => [
     h("p", {}, text),
-    h("div", { class: "buttons" }, button("Keep", () => close(false)),
-      button(verb, () => close(true), { class: "danger" })),
+    h(
+      "div",
+      { class: "buttons" },
+      button("Keep", () => close(false)),
+      button(verb, () => close(true), { class: "danger" }),
+    ),
   ]);
 }
 

@@ -16,7 +16,13 @@ export function editor({ label, value = "", rows = 8, complete, onRun }) {
   const listId = `hints${ids}`;
   const numbers = h("div", { class: "numbers", "aria-hidden": "true" });
   const area = h("textarea", {
-    "aria-label": label, rows, spellcheck: "false", autocapitalize: "off", autocomplete: "off", wrap: "off", value,
+    "aria-label": label,
+    rows,
+    spellcheck: "false",
+    autocapitalize: "off",
+    autocomplete: "off",
+    wrap: "off",
+    value,
     "aria-autocomplete": complete ? "list" : null,
   });
   const hints = h("ul", { class: "hints", id: listId, role: "listbox", "aria-label": "Suggestions", hidden: true });
@@ -27,7 +33,9 @@ export function editor({ label, value = "", rows = 8, complete, onRun }) {
 
   function drawNumbers() {
     const count = area.value.split("\n").length;
-    numbers.replaceChildren(...Array.from({ length: count }, (_, at) => h("div", { class: wrong.has(at + 1) ? "wrong" : null }, String(at + 1))));
+    numbers.replaceChildren(
+      ...Array.from({ length: count }, (_, at) => h("div", { class: wrong.has(at + 1) ? "wrong" : null }, String(at + 1))),
+    );
     numbers.scrollTop = area.scrollTop;
   }
   function close() {
@@ -35,13 +43,24 @@ export function editor({ label, value = "", rows = 8, complete, onRun }) {
     area.removeAttribute("aria-activedescendant");
   }
   function drawHints() {
-    hints.replaceChildren(...found.map((each, at) => h("li", {
-      role: "option", id: `${listId}-${at}`, "aria-selected": String(at === chosen),
-      onpointerdown: (event) => {
-        event.preventDefault();
-        take(each);
-      },
-    }, each.text, h("small", {}, each.kind))));
+    hints.replaceChildren(
+      ...found.map((each, at) =>
+        h(
+          "li",
+          {
+            role: "option",
+            id: `${listId}-${at}`,
+            "aria-selected": String(at === chosen),
+            onpointerdown: (event) => {
+              event.preventDefault();
+              take(each);
+            },
+          },
+          each.text,
+          h("small", {}, each.kind),
+        ),
+      ),
+    );
     hints.hidden = !found.length;
     if (!found.length) return close();
     area.setAttribute("aria-controls", listId);
@@ -135,7 +154,11 @@ export function editor({ label, value = "", rows = 8, complete, onRun }) {
       wrong = new Set(lines);
       drawNumbers();
       if (!lines.length) return;
-      const starts = area.value.split("\n").slice(0, lines[0] - 1).join("\n").length + (lines[0] > 1 ? 1 : 0);
+      const starts =
+        area.value
+          .split("\n")
+          .slice(0, lines[0] - 1)
+          .join("\n").length + (lines[0] > 1 ? 1 : 0);
       area.focus();
       area.setSelectionRange(starts, starts);
     },

@@ -6,7 +6,25 @@
 
 import { call, get, live, path, send, withQuery } from "./api.js";
 import { ganttBar } from "./charts.js";
-import { act, button, card, facts, failure, field, form, h, link, nothing, pager, select, state, sure, table, tabs } from "./dom.js";
+import {
+  act,
+  button,
+  card,
+  facts,
+  failure,
+  field,
+  form,
+  h,
+  link,
+  nothing,
+  pager,
+  select,
+  state,
+  sure,
+  table,
+  tabs,
+  troublePlace,
+} from "./dom.js";
 import { editor } from "./editor.js";
 import { ago, between, duration, exact, time, value, word } from "./format.js";
 import { logView } from "./logview.js";
@@ -15,7 +33,10 @@ import { toYaml } from "./yaml.js";
 const SIZE = 20;
 const STATES = ["PENDING", "SCHEDULED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"];
 const UNDER_WAY = ["PENDING", "SCHEDULED", "RUNNING", "CREATED"];
-const TABS = [["#/jobs", "Jobs"], ["#/jobs/queues", "Queues and nodes"]];
+const TABS = [
+  ["#/jobs", "Jobs"],
+  ["#/jobs/queues", "Queues and nodes"],
+];
 const AGAIN = ["name", "description", "tags", "inputs", "secrets", "tasks", "defaults", "output", "webhooks", "permissions", "autoDelete"];
 const LIGHTS = { COMPLETED: "ok", FAILED: "bad", RUNNING: "run", CANCELLED: "warn" };
 const LOG_PARTS = 100; // of a page
@@ -40,10 +61,15 @@ export function show(view) {
 
 function showList({ main, query, session, signal, keepQuery }) {
   const chosen = { q: query.get("q") ?? "", state: query.get("state") ?? "", page: Number(query.get("page")) || 1 };
-  const trouble = h("div");
+  const trouble = troublePlace();
   const words = h("input", { type: "search", value: chosen.q, placeholder: "name, description, tag:nightly" });
   const states = select([["", "Any state"], ...STATES.map((each) => [each, word(each)])], chosen.state);
-  const list = table({ label: "Jobs", key: (job) => job.id, columns: jobColumns(session, () => again()), empty: () => emptyList(chosen, session) });
+  const list = table({
+    label: "Jobs",
+    key: (job) => job.id,
+    columns: jobColumns(session, () => again()),
+    empty: () => emptyList(chosen, session),
+  });
   const turn = pager((page) => move({ page }));
   function move(given) {
     Object.assign(chosen, given);
@@ -57,18 +83,36 @@ function showList({ main, query, session, signal, keepQuery }) {
   });
   states.addEventListener("change", () => move({ state: states.value, page: 1 }));
   main.append(
-    h("div", { class: "head" }, h("h1", {}, "Jobs"), session.may("write") ? link("New job", "#/jobs/new", { class: "button primary" }) : null),
-    tabs(TABS, "#/jobs", "Parts of jobs"), trouble,
-    h("section", { class: "card" }, h("h2", { class: "unseen" }, "List"),
-      h("div", { class: "tools" }, h("div", { class: "grow" }, field("Search", words)), field("State", states)), list.node, turn.node));
-  const again = live(async () => {
-    const { page, ...wanted } = chosen;
-    const found = await get(withQuery("/jobs", { ...wanted, page, size: SIZE }), { signal });
-    if (page !== chosen.page || wanted.q !== chosen.q || wanted.state !== chosen.state) return 0; // the reader went on
-    list.update(found.items.map(withRuntime));
-    turn.update(page, found.totalPages, exact(found.totalItems));
-    return null;
-  }, 3, signal, (error) => trouble.replaceChildren(...(error ? [failure(error)] : [])));
+    h(
+      "div",
+      { class: "head" },
+      h("h1", {}, "Jobs"),
+      session.may("write") ? link("New job", "#/jobs/new", { class: "button primary" }) : null,
+    ),
+    tabs(TABS, "#/jobs", "Parts of jobs"),
+    trouble.node,
+    h(
+      "section",
+      { class: "card" },
+      h("h2", { class: "unseen" }, "List"),
+      h("div", { class: "tools" }, h("div", { class: "grow" }, field("Search", words)), field("State", states)),
+      list.node,
+      turn.node,
+    ),
+  );
+  const again = live(
+    async () => {
+      const { page, ...wanted } = chosen;
+      const found = await get(withQuery("/jobs", { ...wanted, page, size: SIZE }), { signal });
+      if (page !== chosen.page || wanted.q !== chosen.q || wanted.state !== chosen.state) return 0; // the reader went on
+      list.update(found.items.map(withRuntime));
+      turn.update(page, found.totalPages, exact(found.totalItems));
+      return null;
+    },
+    3,
+    signal,
+    trouble.show,
+  );
 }
 
 /** What changes by the clock alone is part of the row, so that the table draws it anew. */
@@ -80,24 +124,40 @@ function withRuntime(job) {
 
 function jobColumns(session, again) {
   const columns = [
-    { title: "Name", class: "name", cell: (job) => [link(job.name || job.id, path`#/jobs/${job.id}`), ...badges(job)] },
-    { title: "State", class: "tight", cell: (job) => state(job.state) },
-    { title: "Progress", class: "tight wide", cell: (job) => h("progress", { max: 100, value: job.progress ?? 0, "aria-label": `${Math.round(job.progress ?? 0)} %` }) },
-    { title: "Tasks", class: "number wide", cell: (job) => exact(job.taskCount) },
-    { title: "Created", class: "tight wide", cell: (job) => h("span", { title: time(job.createdAt) }, job.age) },
-    { title: "Runtime", class: "tight wide", cell: (job) => job.runtime },
+    ["Name", "name", (job) => [link(job.name || job.id, path`#/jobs/${job.id}`), ...badges(job)]],
+    ["State", "tight", (job) => state(job.state)],
+    [
+      "Progress",
+      "tight wide",
+      (job) => h("progress", { max: 100, value: job.progress ?? 0, "aria-label": `${Math.round(job.progress ?? 0)} %` }),
+    ],
+    ["Tasks", "number wide", (job) => exact(job.taskCount)],
+    ["Created", "tight wide", (job) => h("span", { title: time(job.createdAt) }, job.age)],
+    ["Runtime", "tight wide", (job) => job.runtime],
   ];
-  return session.may("write") ? [...columns, { title: "", class: "actions", cell: (job) => jobButtons(job, again, "small") }] : columns;
+  return session.may("write") ? [...columns, ["", "actions", (job) => jobButtons(job, again, "small")]] : columns;
 }
 
 function badges(job) {
   const texts = [...(job.parentId ? ["sub"] : []), ...(job.schedule ? ["Scheduled"] : []), ...(job.tags ?? [])];
-  return texts.length ? [" ", h("span", { class: "tags" }, texts.map((text) => h("span", { class: "badge" }, text)))] : [];
+  return texts.length
+    ? [
+        " ",
+        h(
+          "span",
+          { class: "tags" },
+          texts.map((text) => h("span", { class: "badge" }, text)),
+        ),
+      ]
+    : [];
 }
 
 function emptyList(chosen, session) {
   if (chosen.q || chosen.state) return nothing("No job fits.", "Change the words or the state.");
-  return nothing("There are no jobs yet.", session.may("write") ? link("Submit the first one.", "#/jobs/new") : "Somebody with permission to write has to submit one.");
+  return nothing(
+    "There are no jobs yet.",
+    session.may("write") ? link("Submit the first one.", "#/jobs/new") : "Somebody with permission to write has to submit one.",
+  );
 }
 
 function jobButtons(job, again, size = "") {
@@ -113,7 +173,12 @@ function jobButtons(job, again, size = "") {
     return [button("Cancel", cancel, { class: `${size} danger`, "aria-label": `Cancel ${job.name}` })];
   }
   if (["FAILED", "CANCELLED"].includes(job.state)) {
-    return [button("Restart", (event) => act(event, () => call("PUT", path_("restart")), "Restarted").then(again), { class: size, "aria-label": `Restart ${job.name}` })];
+    return [
+      button("Restart", (event) => act(event, () => call("PUT", path_("restart")), "Restarted").then(again), {
+        class: size,
+        "aria-label": `Restart ${job.name}`,
+      }),
+    ];
   }
   return [];
 }
@@ -122,13 +187,25 @@ function jobButtons(job, again, size = "") {
 
 async function showJob({ main, session, signal, go }, id) {
   const head = h("div", { class: "head" });
-  const trouble = h("div");
+  const trouble = troublePlace();
   const about = h("div");
-  const tasks = table({ label: "Tasks", key: (task) => task.id ?? `todo ${task.position}`, columns: taskColumns((task) => follow(task)), empty: () => nothing("No task has begun.", "The job waits for its start.") });
+  const tasks = table({
+    label: "Tasks",
+    key: (task) => task.id ?? `todo ${task.position}`,
+    columns: taskColumns((task) => follow(task)),
+    empty: () => nothing("No task has begun.", "The job waits for its start."),
+  });
   const log = logView("Log of the job");
   const whose = h("span", {});
   const all = button("Log of all tasks", () => follow(null), { hidden: true, class: "small" });
-  main.append(link("All jobs", "#/jobs"), head, trouble, card("About", about), card("Tasks", tasks.node), card("Log", h("div", { class: "buttons" }, whose, all), log.node));
+  main.append(
+    link("All jobs", "#/jobs"),
+    head,
+    trouble.node,
+    card("About", about),
+    card("Tasks", tasks.node),
+    card("Log", h("div", { class: "buttons" }, whose, all), log.node),
+  );
 
   let source = logSource(path`/jobs/${id}/log`, log, signal);
   let job = null;
@@ -144,22 +221,32 @@ async function showJob({ main, session, signal, go }, id) {
     if (!(await sure("Delete this job?", "Its tasks, logs and events go with it.", "Delete"))) return;
     if (await act(pressed, () => call("DELETE", path`/jobs/${id}`), "Deleted")) go("#/jobs");
   }
-  const again = live(async () => {
-    job = await get(path`/jobs/${id}`, { signal });
-    document.title = `${job.name || "Job"} · Arc`;
-    const isOver = !UNDER_WAY.includes(job.state);
-    const buttons = session.may("write") ? [
-      ...jobButtons(job, () => again()),
-      link("Run again with changes", path`#/jobs/new?from=${id}`, { class: "button" }),
-      isOver ? button("Delete", remove, { class: "danger" }) : null,
-    ] : [];
-    redraw(head, [job.state, job.name], () => [h("div", {}, h("h1", {}, job.name || id), state(job.state), ...badges(job)), h("div", {}, buttons)]);
-    redraw(about, [job, isOver || Math.floor(Date.now() / 1000)], () => [aboutJob(job)]);
-    tasks.update(timed(job));
-    await source.more();
-    log.say(isOver ? "The tasks wrote nothing." : "Nothing yet.");
-    return isOver ? 10 : null;
-  }, 1.5, signal, (error) => trouble.replaceChildren(...(error ? [failure(error)] : [])));
+  const again = live(
+    async () => {
+      job = await get(path`/jobs/${id}`, { signal });
+      document.title = `${job.name || "Job"} · Arc`;
+      const isOver = !UNDER_WAY.includes(job.state);
+      const buttons = session.may("write")
+        ? [
+            ...jobButtons(job, () => again()),
+            link("Run again with changes", path`#/jobs/new?from=${id}`, { class: "button" }),
+            isOver ? button("Delete", remove, { class: "danger" }) : null,
+          ]
+        : [];
+      redraw(head, [job.state, job.name], () => [
+        h("div", {}, h("h1", {}, job.name || id), state(job.state), ...badges(job)),
+        h("div", {}, buttons),
+      ]);
+      redraw(about, [job, isOver || Math.floor(Date.now() / 1000)], () => [aboutJob(job)]);
+      tasks.update(timed(job));
+      await source.more();
+      log.say(isOver ? "The tasks wrote nothing." : "Nothing yet.");
+      return isOver ? 10 : null;
+    },
+    1.5,
+    signal,
+    trouble.show,
+  );
 }
 
 /** Replace what a node holds, but only when what it shows has changed: buttons keep their focus. */
@@ -190,7 +277,9 @@ function timed(job) {
   const ran = job.execution ?? [];
   const reached = new Set(ran.map((task) => task.position));
   const isOver = !UNDER_WAY.includes(job.state);
-  const waiting = isOver ? [] : job.tasks.map((task, at) => ({ name: task.name, position: at + 1, state: "TO_COME" })).filter((task) => !reached.has(task.position));
+  const waiting = isOver
+    ? []
+    : job.tasks.map((task, at) => ({ name: task.name, position: at + 1, state: "TO_COME" })).filter((task) => !reached.has(task.position));
   const from = Date.parse(job.startedAt ?? job.createdAt);
   const ends = ran.map((task) => Date.parse(task.completedAt ?? task.failedAt ?? task.startedAt ?? task.createdAt));
   const to = isOver ? Math.max(from + 1, ...ends, job.completedAt ? Date.parse(job.completedAt) : 0) : Date.now();
@@ -199,22 +288,50 @@ function timed(job) {
 
 function taskColumns(follow) {
   return [
-    { title: "Task", class: "name", cell: (task) => [task.name || `Task ${task.position}`, task.retry?.attempts ? h("small", {}, ` attempt ${task.retry.attempts + 1}`) : null].filter(Boolean) },
-    { title: "State", class: "tight", cell: (task) => (task.state === "TO_COME" ? state("idle", "To come") : state(task.state)) },
-    { title: "Timing", class: "name", cell: gantt },
-    { title: "Took", class: "tight wide", cell: (task) => (task.startedAt ? duration(between(task.startedAt, task.completedAt ?? task.failedAt ?? (task.state === "RUNNING" ? null : task.startedAt))) : "") },
-    { title: "Output", class: "wide", cell: (task) => h("span", { title: task.error ?? task.result ?? "" }, short(task.error ?? task.result)) },
-    { title: "Node", class: "tight wide", cell: (task) => (task.nodeId ? h("code", { title: task.nodeId }, task.nodeId.slice(0, 8)) : "") },
-    { title: "", class: "actions", cell: (task) => (task.id && task.startedAt ? button("Log", () => follow(task), { class: "small", "aria-label": `Log of ${task.name ?? "task"}` }) : "") },
+    [
+      "Task",
+      "name",
+      (task) =>
+        [task.name || `Task ${task.position}`, task.retry?.attempts ? h("small", {}, ` attempt ${task.retry.attempts + 1}`) : null].filter(
+          Boolean,
+        ),
+    ],
+    ["State", "tight", (task) => (task.state === "TO_COME" ? state("idle", "To come") : state(task.state))],
+    ["Timing", "name", gantt],
+    [
+      "Took",
+      "tight wide",
+      (task) =>
+        task.startedAt
+          ? duration(between(task.startedAt, task.completedAt ?? task.failedAt ?? (task.state === "RUNNING" ? null : task.startedAt)))
+          : "",
+    ],
+    ["Output", "wide", (task) => h("span", { title: task.error ?? task.result ?? "" }, short(task.error ?? task.result))],
+    ["Node", "tight wide", (task) => (task.nodeId ? h("code", { title: task.nodeId }, task.nodeId.slice(0, 8)) : "")],
+    [
+      "",
+      "actions",
+      (task) =>
+        task.id && task.startedAt
+          ? button("Log", () => follow(task), { class: "small", "aria-label": `Log of ${task.name ?? "task"}` })
+          : "",
+    ],
   ];
 }
 
 function gantt(task) {
   if (!task.id) return "";
   const at = (text) => (text ? Date.parse(text) : null);
-  const ends = at(task.completedAt ?? task.failedAt) ?? (task.state === "CANCELLED" ? task.to : task.to);
-  return ganttBar({ from: task.from, to: task.to, waits: at(task.scheduledAt ?? task.createdAt), starts: at(task.startedAt), ends,
-    light: LIGHTS[task.state] ?? "idle", label: `${task.name ?? "task"}: ${duration(between(task.startedAt, task.completedAt ?? task.failedAt))}` });
+  const ends = at(task.completedAt ?? task.failedAt) ?? task.to;
+  return ganttBar({
+    from: task.from,
+    to: task.to,
+    waits: at(task.scheduledAt ?? task.createdAt),
+    starts: at(task.startedAt),
+    ends,
+    light: LIGHTS[task.state] ?? "idle",
+    label: `${task.name ?? "task"}: ${duration(between(task.startedAt, task.completedAt ?? task.failedAt))}`,
+  });
 }
 
 function short(text) {
@@ -240,14 +357,24 @@ function logSource(url, log, signal) {
     }
     fresh.forEach((part) => seen.add(part.id));
     if (signal.aborted || !fresh.length) return;
-    log.append(fresh.reverse().map((part) => part.contents).join(""));
+    log.append(
+      fresh
+        .reverse()
+        .map((part) => part.contents)
+        .join(""),
+    );
     log.offerOlder(older && loadOlder);
   }
   async function loadOlder() {
     const found = await get(withQuery(url, { page: older.page, size: LOG_PARTS }), { signal });
     const parts = found.items.filter((part) => !seen.has(part.id));
     parts.forEach((part) => seen.add(part.id));
-    log.prepend(parts.reverse().map((part) => part.contents).join(""));
+    log.prepend(
+      parts
+        .reverse()
+        .map((part) => part.contents)
+        .join(""),
+    );
     older = older.page < found.totalPages ? { page: older.page + 1 } : null;
     log.offerOlder(older && loadOlder);
   }
@@ -279,10 +406,35 @@ async function showEditor({ main, query, session, signal, go }) {
     }
     run.disabled = false;
   }
-  const hidden = text.includes("[REDACTED]") ? h("p", { class: "failure" }, "Secrets are not shown again: put the real values in place of [REDACTED].") : null;
-  main.append(h("div", { class: "head" }, h("h1", {}, old ? `Run “${old.name}” again` : "New job")), hidden ?? "",
-    form(submit, h("section", { class: "card" }, h("h2", { class: "unseen" }, "Document"), yaml.node,
-      h("div", { class: "buttons", id: "submit" }, run, h("small", {}, session.may("admin") ? "Tasks with an image run as containers, those without as processes of the server's host. Ctrl + Enter submits." : "Your token may run tasks with an image, as containers. Ctrl + Enter submits.")))), place);
+  const hidden = text.includes("[REDACTED]")
+    ? h("p", { class: "failure" }, "Secrets are not shown again: put the real values in place of [REDACTED].")
+    : null;
+  main.append(
+    h("div", { class: "head" }, h("h1", {}, old ? `Run “${old.name}” again` : "New job")),
+    hidden ?? "",
+    form(
+      submit,
+      h(
+        "section",
+        { class: "card" },
+        h("h2", { class: "unseen" }, "Document"),
+        yaml.node,
+        h(
+          "div",
+          { class: "buttons", id: "submit" },
+          run,
+          h(
+            "small",
+            {},
+            session.may("admin")
+              ? "Tasks with an image run as containers, those without as processes of the server's host. Ctrl + Enter submits."
+              : "Your token may run tasks with an image, as containers. Ctrl + Enter submits.",
+          ),
+        ),
+      ),
+    ),
+    place,
+  );
   return undefined;
 }
 
@@ -294,7 +446,7 @@ function documentOf(job) {
 // Queues and nodes
 
 function showQueues({ main, session, signal }) {
-  const trouble = h("div");
+  const trouble = troublePlace();
   const purge = async (event, queue) => {
     const pressed = { currentTarget: event.currentTarget };
     if (await sure(`Empty queue ${queue.name}?`, "The jobs whose tasks wait in it are cancelled.", "Empty it")) {
@@ -302,27 +454,57 @@ function showQueues({ main, session, signal }) {
       again();
     }
   };
-  const queues = table({ label: "Queues", key: (queue) => queue.name, columns: [
-    { title: "Queue", class: "name", cell: (queue) => queue.name },
-    { title: "Waiting", class: "number", cell: (queue) => exact(queue.size) },
-    { title: "Running", class: "number", cell: (queue) => exact(queue.unacked) },
-    { title: "Places", class: "number", cell: (queue) => exact(queue.subscribers) },
-    ...(session.may("write") ? [{ title: "", class: "actions", cell: (queue) => (queue.size ? button("Empty", (event) => purge(event, queue), { class: "small danger" }) : "") }] : []),
-  ], empty: () => nothing("No node serves a queue.", "Name some in [worker] queues.") });
-  const nodes = table({ label: "Nodes", key: (node) => node.id, columns: [
-    { title: "Node", class: "name", cell: (node) => [node.name, " ", h("small", {}, node.hostname ?? "")] },
-    { title: "State", class: "tight", cell: (node) => state(node.status) },
-    { title: "Says", class: "wide", cell: (node) => node.detail ?? "" },
-    { title: "Tasks", class: "number", cell: (node) => exact(node.taskCount) },
-    { title: "CPU", class: "number", cell: (node) => `${node.cpuPercent.toFixed(1)} %` },
-    { title: "Serves", class: "wide", cell: (node) => Object.entries(node.queues ?? {}).map(([name, places]) => `${name} (${places})`).join(", ") },
-    { title: "Up for", class: "tight wide", cell: (node) => duration(between(node.startedAt)) },
-    { title: "Version", class: "tight wide", cell: (node) => node.version },
-  ], empty: () => nothing("No node was heard of in the last five minutes.") });
-  main.append(h("h1", {}, "Jobs"), tabs(TABS, "#/jobs/queues", "Parts of jobs"), trouble, card("Queues", queues.node), card("Nodes", nodes.node));
-  const again = live(async () => {
-    const [foundQueues, foundNodes] = await Promise.all([get("/queues", { signal }), get("/nodes", { signal })]);
-    queues.update(foundQueues.sort((a, b) => b.size - a.size || a.name.localeCompare(b.name)));
-    nodes.update(foundNodes);
-  }, 3, signal, (error) => trouble.replaceChildren(...(error ? [failure(error)] : [])));
+  const queues = table({
+    label: "Queues",
+    key: (queue) => queue.name,
+    columns: [
+      ["Queue", "name", (queue) => queue.name],
+      ["Waiting", "number", (queue) => exact(queue.size)],
+      ["Running", "number", (queue) => exact(queue.unacked)],
+      ["Places", "number", (queue) => exact(queue.subscribers)],
+      ...(session.may("write")
+        ? [["", "actions", (queue) => (queue.size ? button("Empty", (event) => purge(event, queue), { class: "small danger" }) : "")]]
+        : []),
+    ],
+    empty: () => nothing("No node serves a queue.", "Name some in [worker] queues."),
+  });
+  const nodes = table({
+    label: "Nodes",
+    key: (node) => node.id,
+    columns: [
+      ["Node", "name", (node) => [node.name, " ", h("small", {}, node.hostname ?? "")]],
+      ["State", "tight", (node) => state(node.status)],
+      ["Says", "wide", (node) => node.detail ?? ""],
+      ["Tasks", "number", (node) => exact(node.taskCount)],
+      ["CPU", "number", (node) => `${node.cpuPercent.toFixed(1)} %`],
+      [
+        "Serves",
+        "wide",
+        (node) =>
+          Object.entries(node.queues ?? {})
+            .map(([name, places]) => `${name} (${places})`)
+            .join(", "),
+      ],
+      ["Up for", "tight wide", (node) => duration(between(node.startedAt))],
+      ["Version", "tight wide", (node) => node.version],
+    ],
+    empty: () => nothing("No node was heard of in the last five minutes."),
+  });
+  main.append(
+    h("h1", {}, "Jobs"),
+    tabs(TABS, "#/jobs/queues", "Parts of jobs"),
+    trouble.node,
+    card("Queues", queues.node),
+    card("Nodes", nodes.node),
+  );
+  const again = live(
+    async () => {
+      const [foundQueues, foundNodes] = await Promise.all([get("/queues", { signal }), get("/nodes", { signal })]);
+      queues.update(foundQueues.sort((a, b) => b.size - a.size || a.name.localeCompare(b.name)));
+      nodes.update(foundNodes);
+    },
+    3,
+    signal,
+    trouble.show,
+  );
 }

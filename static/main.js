@@ -33,7 +33,10 @@ async function start() {
     if (!api.token() && (await api.get("/", { secret: "" })).auth) await signIn();
     await openSession();
   } catch (error) {
-    main.replaceChildren(failure(error), button("Try again", () => location.reload()));
+    main.replaceChildren(
+      failure(error),
+      button("Try again", () => location.reload()),
+    );
     return;
   }
   window.addEventListener("hashchange", () => show(true));
@@ -43,36 +46,45 @@ async function start() {
 
 async function openSession() {
   const found = await api.get("/api/v1/session");
-  session = {
-    ...found,
-    may: (permission) => found.permissions.includes(permission),
-    has: (surface) => found.surfaces.includes(surface),
-  };
+  session = { ...found, may: (permission) => found.permissions.includes(permission), has: (surface) => found.surfaces.includes(surface) };
 }
 
 /** Ask for a token until one works. */
 function signIn() {
-  return dialog("Sign in to Arc", (close) => {
-    const secret = h("input", { type: "password", autocomplete: "current-password", required: true, autofocus: true });
-    const remember = check("Remember on this computer");
-    const place = h("div");
-    const submit = async () => {
-      place.replaceChildren();
-      try {
-        await api.get("/api/v1/session", { secret: secret.value.trim() });
-        api.keepToken(secret.value.trim(), remember.box.checked);
-        close(true);
-      } catch (error) {
-        place.replaceChildren(failure(error));
-        secret.select();
-      }
-    };
-    return form(submit,
-      h("p", {}, "Paste an API token. The first start of the server printed one; ",
-        h("code", {}, "python arc.py token"), " makes others."),
-      field("Token", secret, "Kept until this tab is closed, unless it is remembered."), remember.node, place,
-      h("div", { class: "buttons" }, h("button", { class: "primary" }, "Sign in")));
-  }, { "data-stays": "true", class: "signin" });
+  return dialog(
+    "Sign in to Arc",
+    (close) => {
+      const secret = h("input", { type: "password", autocomplete: "current-password", required: true, autofocus: true });
+      const remember = check("Remember on this computer");
+      const place = h("div");
+      const submit = async () => {
+        place.replaceChildren();
+        try {
+          await api.get("/api/v1/session", { secret: secret.value.trim() });
+          api.keepToken(secret.value.trim(), remember.box.checked);
+          close(true);
+        } catch (error) {
+          place.replaceChildren(failure(error));
+          secret.select();
+        }
+      };
+      return form(
+        submit,
+        h(
+          "p",
+          {},
+          "Paste an API token. The first start of the server printed one; ",
+          h("code", {}, "python arc.py token"),
+          " makes others.",
+        ),
+        field("Token", secret, "Kept until this tab is closed, unless it is remembered."),
+        remember.node,
+        place,
+        h("div", { class: "buttons" }, h("button", { class: "primary" }, "Sign in")),
+      );
+    },
+    { "data-stays": "true", class: "signin" },
+  );
 }
 
 function signOut() {
@@ -133,18 +145,32 @@ function keepQuery(given) {
 function drawBar() {
   const { name } = address();
   const entries = PAGES.filter((page) => page.isOffered(session)).map((page) =>
-    h("a", { href: `#/${page.name}`, "aria-current": page.name === name ? "page" : null }, icon(page.name), h("span", {}, page.title)));
+    h("a", { href: `#/${page.name}`, "aria-current": page.name === name ? "page" : null }, icon(page.name), h("span", {}, page.title)),
+  );
   const isDark = document.documentElement.dataset.theme
     ? document.documentElement.dataset.theme === "dark"
     : window.matchMedia("(prefers-color-scheme: dark)").matches;
-  const theme = h("button", { type: "button", class: "quiet", onclick: () => setTheme(isDark ? "light" : "dark"), title: isDark ? "Light theme" : "Dark theme",
-    "aria-label": isDark ? "Light theme" : "Dark theme" }, icon("theme"));
-  const leave = api.token() ? h("button", { type: "button", class: "quiet", onclick: signOut, title: "Sign out", "aria-label": "Sign out" }, icon("leave")) : null;
-  document.getElementById("bar").replaceChildren(
-    h("a", { class: "brand", href: "#/" }, h("img", { src: "/static/icon.svg", alt: "", width: 26, height: 26 }), "Arc"),
-    h("nav", { class: "main", "aria-label": "Pages of the dashboard" }, entries),
-    h("div", { class: "who" }, h("span", { class: "name", title: "The token you signed in with" }, session.name), theme, leave),
+  const theme = h(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      onclick: () => setTheme(isDark ? "light" : "dark"),
+      title: isDark ? "Light theme" : "Dark theme",
+      "aria-label": isDark ? "Light theme" : "Dark theme",
+    },
+    icon("theme"),
   );
+  const leave = api.token()
+    ? h("button", { type: "button", class: "quiet", onclick: signOut, title: "Sign out", "aria-label": "Sign out" }, icon("leave"))
+    : null;
+  document
+    .getElementById("bar")
+    .replaceChildren(
+      h("a", { class: "brand", href: "#/" }, h("img", { src: "/static/icon.svg", alt: "", width: 26, height: 26 }), "Arc"),
+      h("nav", { class: "main", "aria-label": "Pages of the dashboard" }, entries),
+      h("div", { class: "who" }, h("span", { class: "name", title: "The token you signed in with" }, session.name), theme, leave),
+    );
 }
 
 function setTheme(theme) {

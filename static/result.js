@@ -25,9 +25,17 @@ export function resultView(result) {
     place.replaceChildren(views[name]());
   }
   showView("Table");
-  return h("section", { class: "card result", "aria-label": "Result" },
-    h("div", { class: "head" }, h("div", {}, chart ? switches : []),
-      h("span", { role: "status" }, `${plural(data.length, "row")} in ${duration(result.ms)}`)), place);
+  return h(
+    "section",
+    { class: "card result", "aria-label": "Result" },
+    h(
+      "div",
+      { class: "head" },
+      h("div", {}, chart ? switches : []),
+      h("span", { role: "status" }, `${plural(data.length, "row")} in ${duration(result.ms)}`),
+    ),
+    place,
+  );
 }
 
 function tableOf(columns, types, rows) {
@@ -38,13 +46,31 @@ function tableOf(columns, types, rows) {
   const turn = pager((page) => draw(page));
   function draw(page) {
     const shown = rows.slice((page - 1) * ROWS, page * ROWS);
-    body.replaceChildren(...shown.map((row) => h("tr", {}, row.map((each, at) => h("td", { class: isNumber[at] ? "number" : null, title: String(value(each)).length > 60 ? value(each) : null }, value(each))))));
+    body.replaceChildren(
+      ...shown.map((row) =>
+        h(
+          "tr",
+          {},
+          row.map((each, at) =>
+            h("td", { class: isNumber[at] ? "number" : null, title: String(value(each)).length > 60 ? value(each) : null }, value(each)),
+          ),
+        ),
+      ),
+    );
     turn.update(page, pages, exact(rows.length));
   }
   draw(1);
   const head = columns.map((name, at) => h("th", { scope: "col", class: isNumber[at] ? "number" : null, title: types[at] }, name));
-  return h("div", {}, h("div", { class: "scroll rows", tabindex: "0", role: "region", "aria-label": "Rows" },
-    h("table", {}, h("caption", { class: "unseen" }, "Rows of the result"), h("thead", {}, h("tr", {}, head)), body)), turn.node);
+  return h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "scroll rows", tabindex: "0", role: "region", "aria-label": "Rows" },
+      h("table", {}, h("caption", { class: "unseen" }, "Rows of the result"), h("thead", {}, h("tr", {}, head)), body),
+    ),
+    turn.node,
+  );
 }
 
 /** What makes the chart, when it is wanted; null when there is none to make. */
@@ -55,7 +81,11 @@ function chartOf({ columns, types, data }) {
   if (!data.length || !numbers.length) return null;
   if (times.length) return () => lines(columns, data, times[0], numbers, texts);
   if (texts.length && data.length <= MAX_BARS) {
-    return () => barChart(data.map((row) => [texts.map((index) => value(row[index])).join(" · "), row[numbers[0]] ?? 0]), columns[numbers[0]]);
+    return () =>
+      barChart(
+        data.map((row) => [texts.map((index) => value(row[index])).join(" · "), row[numbers[0]] ?? 0]),
+        columns[numbers[0]],
+      );
   }
   return null;
 }
@@ -70,13 +100,24 @@ function lines(columns, data, time, numbers, texts) {
     if (!points) groups.set(group, (points = numbers.map(() => [])));
     for (let at = 0; at < numbers.length; at += 1) points[at].push([ms, row[numbers[at]]]);
   }
-  const found = [...groups].flatMap(([group, points]) => points.map((each, at) => ({ name: nameOf(group, columns[numbers[at]], numbers.length), points: each })));
+  const found = [...groups].flatMap(([group, points]) =>
+    points.map((each, at) => ({ name: nameOf(group, columns[numbers[at]], numbers.length), points: each })),
+  );
   const series = found.slice(0, MAX_LINES);
   for (const each of series) each.points.sort((a, b) => a[0] - b[0]);
   const chart = lineChart({ label: `${numbers.map((index) => columns[index]).join(", ")} over time`, height: 320, fromZero: false });
   chart.update(series);
-  const note = found.length > MAX_LINES ? h("p", {}, h("small", {}, `The first ${MAX_LINES} of ${plural(found.length, "line")}; group or filter for the others.`)) : null;
-  return h("div", {}, chart.node, note, h("p", {}, h("small", {}, "Drag to zoom, double click for all. With the keyboard: arrows, + and -.")));
+  const note =
+    found.length > MAX_LINES
+      ? h("p", {}, h("small", {}, `The first ${MAX_LINES} of ${plural(found.length, "line")}; group or filter for the others.`))
+      : null;
+  return h(
+    "div",
+    {},
+    chart.node,
+    note,
+    h("p", {}, h("small", {}, "Drag to zoom, double click for all. With the keyboard: arrows, + and -.")),
+  );
 }
 
 function nameOf(group, column, count) {

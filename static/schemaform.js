@@ -12,7 +12,11 @@ export function schemaForm(schema) {
   const needed = new Set(schema.required ?? []);
   const controls = properties.map(([name, each]) => [name, controlOf(name, each, needed.has(name))]);
   return {
-    node: h("div", { class: "form" }, controls.map(([, control]) => control.node)),
+    node: h(
+      "div",
+      { class: "form" },
+      controls.map(([, control]) => control.node),
+    ),
     read() {
       const given = {};
       for (const [name, control] of controls) {
@@ -34,7 +38,12 @@ function jsonForm(schema) {
 }
 
 function controlOf(name, schema, isNeeded) {
-  const hint = [schema.description, schema.default === undefined || schema.default === null ? "" : `default: ${JSON.stringify(schema.default)}`].filter(Boolean).join(" · ");
+  const hint = [
+    schema.description,
+    schema.default === undefined || schema.default === null ? "" : `default: ${JSON.stringify(schema.default)}`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
   const label = isNeeded ? `${name} (needed)` : name;
   const types = [schema.type ?? []].flat();
   if (schema.enum) return choice(label, hint, schema, isNeeded);
@@ -52,12 +61,25 @@ function choice(label, hint, schema, isNeeded) {
 
 function flag(name, hint, schema) {
   const made = check(name, { checked: schema.default === true });
-  return { node: h("div", { class: "field" }, made.node, hint ? h("small", {}, hint) : null), read: () => (made.box.checked === (schema.default === true) ? undefined : made.box.checked) };
+  return {
+    node: h("div", { class: "field" }, made.node, hint ? h("small", {}, hint) : null),
+    read: () => (made.box.checked === (schema.default === true) ? undefined : made.box.checked),
+  };
 }
 
 function number(label, hint, schema, isNeeded, types) {
-  const control = h("input", { type: "number", min: schema.minimum, max: schema.maximum, step: types.includes("number") ? "any" : 1, required: isNeeded, value: schema.default ?? "" });
-  return { node: field(label, control, hint), read: () => (control.value === "" || control.value === String(schema.default) ? undefined : Number(control.value)) };
+  const control = h("input", {
+    type: "number",
+    min: schema.minimum,
+    max: schema.maximum,
+    step: types.includes("number") ? "any" : 1,
+    required: isNeeded,
+    value: schema.default ?? "",
+  });
+  return {
+    node: field(label, control, hint),
+    read: () => (control.value === "" || control.value === String(schema.default) ? undefined : Number(control.value)),
+  };
 }
 
 function text(label, hint, schema, isNeeded, types) {
@@ -69,7 +91,10 @@ function text(label, hint, schema, isNeeded, types) {
 function json(label, hint, schema, isNeeded) {
   const start = schema.default === undefined ? "" : JSON.stringify(schema.default);
   const control = h("input", { class: "mono", required: isNeeded, value: start });
-  return { node: field(label, control, `${hint ? `${hint} · ` : ""}as JSON`), read: () => (control.value === start && !isNeeded ? undefined : parsed(label, control.value)) };
+  return {
+    node: field(label, control, `${hint ? `${hint} · ` : ""}as JSON`),
+    read: () => (control.value === start && !isNeeded ? undefined : parsed(label, control.value)),
+  };
 }
 
 function parsed(label, text) {

@@ -14,7 +14,7 @@ function lines(found, indent) {
 
 function entry(key, found, indent) {
   const name = `${indent}${scalar(key, "")}:`;
-  if (isBlock(found)) return [name, ...lines(found, Array.isArray(found) ? `${indent}  ` : `${indent}  `)];
+  if (isBlock(found)) return [name, ...lines(found, `${indent}  `)];
   return `${name} ${scalar(found, indent)}`.split("\n");
 }
 
@@ -40,5 +40,8 @@ function literal(text, indent) {
   const end = /\n*$/.exec(text)[0].length;
   const mark = { 0: "|-", 1: "|" }[end] ?? "|+";
   const shown = end === 0 ? text : text.slice(0, -1);
-  return `${mark}\n${shown.split("\n").map((line) => (line ? indent + line : "")).join("\n")}`;
+  return `${mark}\n${shown
+    .split("\n")
+    .map((line) => (line ? indent + line : ""))
+    .join("\n")}`;
 }
