@@ -210,9 +210,12 @@ def _request_ids(message: Fields) -> list[str]:
 
 
 def _check_host(lines: bytes, agent_id: str) -> None:
-    """Every line has the agent's id as tag `host`: nobody reports for another machine. Raises Invalid."""
+    """Every line has the agent's id as its only tag `host`: nobody reports for another machine. Raises Invalid."""
     tag = b",host=" + escaped(agent_id).encode()
     for number, line in enumerate(lines.splitlines(), 1):
         head = line.replace(rb"\ ", b"\0").partition(b" ")[0] + b","
-        if line.strip() and not line.startswith(b"#") and tag.replace(rb"\ ", b"\0") + b"," not in head:
+        is_own = (
+            tag.replace(rb"\ ", b"\0") + b"," in head and head.lower().count(b",host=") == 1
+        )  # else the last counts
+        if line.strip() and not line.startswith(b"#") and not is_own:
             raise Invalid(f"line {number} lacks the tag host={agent_id}")

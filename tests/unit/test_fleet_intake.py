@@ -144,7 +144,15 @@ def test_metrics_go_to_database_host_under_the_name_of_the_agent(rig: FleetRig) 
 
 
 @pytest.mark.parametrize(
-    "line", ["cpu usage=1", "cpu,host=edge-2 usage=1", "cpu,host=edge-11 usage=1", "cpu,x=1 host=1"]
+    "line",
+    [
+        "cpu usage=1",
+        "cpu,host=edge-2 usage=1",
+        "cpu,host=edge-11 usage=1",
+        "cpu,x=1 host=1",
+        "cpu,host=edge-1,host=edge-2 usage=1",
+        "cpu,host=edge-1,HOST=edge-2 usage=1",
+    ],
 )
 def test_metrics_of_another_host_are_refused(rig: FleetRig, line: str) -> None:
     receipt = rig.post(hello(1), {"seq": 2, "type": "metrics", "lines": line})
