@@ -20,6 +20,7 @@ log = logging.getLogger("arc.test")
 @pytest.fixture(autouse=True)
 def clean_logging() -> Iterator[None]:
     level = logging.getLogger().level
+    logs.request_id.set("")  # requests that other tests answered in this thread leave theirs
     yield
     logs.shutdown()
     logging.getLogger().setLevel(level)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc.access.tokens import TokenStore
+from arc.fleet.service import Fleet
 from arc.jobs.service import Jobs
 from arc.web.application import create_app
 from arc.web.parts import Parts
@@ -39,7 +40,8 @@ class Api:
         tokens.bootstrap(SECRET)
         self.rig = rig
         jobs = Jobs(rig.db, rig.config, rig.data_dir)  # its workers are not started
-        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, jobs, None)  # type: ignore[arg-type]
+        fleet = Fleet(rig.db, rig.config, tokens, rig.store.write_lines)  # its sweeper is not started
+        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, jobs, fleet)  # type: ignore[arg-type]
         self.app = create_app(parts)
         self.client: FlaskClient = self.app.test_client()
         self.reader = {"Authorization": f"Bearer {tokens.create('reader', permissions=['read'])[1]}"}
