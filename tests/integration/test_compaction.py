@@ -15,12 +15,16 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.integration.server import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.server import ArcServer, Connection
+
+pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("ARC_COMPACTION_SECONDS", "20"))
 KILLS = int(os.environ.get("ARC_COMPACTION_KILLS", "3"))

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 import msgpack
 import psutil
+import pytest
 
 from tests.integration.server import WRITE_PATH, ArcServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("ARC_CONCURRENCY_S", "30"))
 WRITERS = 50

@@ -11,10 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.server import ArcServer, Connection
+
+pytestmark = pytest.mark.alone
 
 PROBES = int(os.environ.get("ARC_VISIBILITY_PROBES", "10000"))
 LANES = 2  # pairs of a writer and a reader that probe at the same time, each in measurements of its own
