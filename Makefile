@@ -31,7 +31,8 @@ bench: $(VENV)/tested
 	$(BIN)/python -m bench.agent
 
 crash: $(VENV)/tested
-	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 ARC_FLEET_KILLS=20 $(BIN)/python -m pytest \
+	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 ARC_FLEET_KILLS=20 ARC_VISIBILITY_PROBES=10000 \
+		$(BIN)/python -m pytest tests/integration/test_visibility.py \
 		tests/integration/test_crash.py tests/integration/test_actions_crash.py tests/integration/test_jobs_crash.py \
 		tests/integration/test_agent_crash.py
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.integration.server import TOKEN, ArcServer
 
@@ -114,8 +114,12 @@ def test_a_token_that_dies_brings_the_sign_in_over_the_page(open_tab: Opener, se
     tab.goto("/#/metrics")
     sign_in(tab, secret)
     tab.get_by_role("textbox", name="SQL").fill("SELECT 42 AS answer")
-    revoke(server, number)
 
+    def dies(route: Route) -> None:  # with the query and not before: what is polled would notice first
+        revoke(server, number)
+        route.continue_()
+
+    tab.route("**/query/stream", dies, times=1)
     tab.get_by_role("button", name="Run", exact=True).click()
     sign_in(tab, make_token(server, "another", "read")[1])
 
