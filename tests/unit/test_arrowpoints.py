@@ -136,7 +136,7 @@ def test_offsets_outside_of_the_text_are_found() -> None:
         decode_arrow(good.replace(b"\3\0\0\0\6\0\0\0", b"\3\0\0\0\x60\0\0\0"), "cpu", NOW_US)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_damaged_bodies_are_invalid_or_decoded(data: st.DataObject) -> None:
     table = pa.table({"time": [1, 2], "s": pa.array(["a", "b"]).dictionary_encode(), "l": [[1], [2, 3]]})

@@ -430,13 +430,13 @@ def check_ways_agree(body, precision="ns"):
     assert outcome(body, precision, 2, max_block=len(body) // 2) == one_by_one
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies(), st.sampled_from(["ns", "s", "h"]))
 def test_reading_together_changes_nothing(body, precision):
     check_ways_agree(body.encode(), precision)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.text('ab1i, =\\"\n\r#t.é', max_size=12), min_size=1, max_size=8).map("\nm a=1\n".join))
 def test_reading_together_changes_nothing_of_nonsense(body):
     check_ways_agree(f"m a=1\n{body}".encode())

@@ -179,13 +179,13 @@ def bodies(draw):
     return packed_array(items) if shape == "array" else packed_map([("batch", packed_array(items))])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies())
 def test_walker_gives_what_the_slow_path_gives(body):
     assert fast(body) == slow(body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies(), st.data())
 def test_truncated_body_is_refused_or_read_alike(body, data):
     body = body[: data.draw(st.integers(0, len(body)))]
@@ -193,7 +193,7 @@ def test_truncated_body_is_refused_or_read_alike(body, data):
     assert fast(body) == slow(body)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(bodies().filter(bool), st.data())
 @example(b"\xdd\xff\xff\xff\xff", None)
 @example(b"\x82\xa1m\xa1a\xa7columns\x81\xa1v\xdd\xff\xff\xff\xff", None)
@@ -206,7 +206,7 @@ def test_mutated_body_is_refused_or_read_alike(body, data):
     assert fast(bytes(body)) == slow(bytes(body))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100))
 def test_noise_is_refused_or_read_alike(body):
     assert fast(body) == slow(body)
