@@ -101,7 +101,10 @@ _LIST = {
     "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}},
 }
 _OBJECT = {"description": "By name", "content": {"application/json": {"schema": {"type": "object"}}}}
-_EVENTS = {"description": "The newest first", "content": {"application/json": {"schema": {"type": "array"}}}}
+_EVENTS = {
+    "description": "The newest first",
+    "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}},
+}
 _TAGS = {
     "application/json": {
         "schema": {"type": "object", "additionalProperties": {"type": "string"}},

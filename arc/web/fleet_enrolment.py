@@ -122,7 +122,10 @@ _MADE = {
         "text/cloud-config": {"schema": {"type": "string"}},
     },
 }
-_PROGRAM = {"description": "A zipapp: `python3 arc-agent.pyz agent`", "content": {"application/zip": {}}}
+_PROGRAM = {
+    "description": "A zipapp: `python3 arc-agent.pyz agent`",
+    "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+}
 surface.components_schemas["EnrolmentToken"] = EnrolmentToken.model_json_schema()
 
 

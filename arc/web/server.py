@@ -369,9 +369,10 @@ class _Channel(HTTPChannel):
     def write_soon(self, data: bytes) -> int:
         """To the socket at once if nothing waits before it; Waitress takes everything through a buffer."""
         sent = 0
-        if not self.total_outbufs_len and self.connected:
+        if not self.total_outbufs_len:
             with suppress(OSError), self.outbuf_lock:
-                sent = self.socket.send(data)
+                if self.connected:  # asked under the lock: the main thread may close it at any other moment
+                    sent = self.socket.send(data)
         return sent if sent == len(data) else sent + super().write_soon(data[sent:])
 
     def send_continue(self) -> None:

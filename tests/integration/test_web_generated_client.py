@@ -25,7 +25,10 @@ content_type_overrides:
   application/vnd.apache.arrow.stream: application/octet-stream
   application/x-ndjson: application/octet-stream
   application/x-tar: application/octet-stream
+  application/x-yaml: application/octet-stream
+  application/zip: application/octet-stream
   text/plain: application/octet-stream
+  text/yaml: application/octet-stream
 """
 
 
