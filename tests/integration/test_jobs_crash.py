@@ -1,6 +1,6 @@
 """Jobs survive `kill -9` of the server: each ends as its definition says, and what reported its end ran once.
 
-ARC_JOBS_KILLS: how often the server is killed (default 5, with 40 jobs; `make crash` sets 30, with 200).
+ARC_JOBS_KILLS: how often the server is killed (default 3, with 40 jobs; `make crash` sets 30, with 200).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-KILLS = int(os.environ.get("ARC_JOBS_KILLS", "5"))
+KILLS = int(os.environ.get("ARC_JOBS_KILLS", "3"))
 JOBS = 200 if KILLS >= 30 else 40
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 

@@ -1,6 +1,6 @@
 """A query issued directly after a 204 on another connection sees the row, while other writers make flushes happen.
 
-ARC_VISIBILITY_PROBES: how many times (default 3,000; `make crash` sets 10,000).
+ARC_VISIBILITY_PROBES: how many times (default 1,500; `make crash` sets 10,000).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.alone
 
-PROBES = int(os.environ.get("ARC_VISIBILITY_PROBES", "3000"))
+PROBES = int(os.environ.get("ARC_VISIBILITY_PROBES", "1500"))
 LANES = 2  # pairs of a writer and a reader that probe at the same time, each in measurements of its own
 PER_TABLE = 250  # probes into one measurement: without compaction its small files would slow the queries down
 NOISE_ROWS = 200
