@@ -266,7 +266,7 @@ class TokenStore:
     def _check(self, secret: str) -> tuple[Token, Identity]:
         key, now_us = _hash(secret), clock.now_us()
         # Taken before the row is read: a change that lands in between makes the new entry stale, not wrong.
-        state = (self._changes, self._db.version())
+        state = (self._changes, self._db.changes_of("api_tokens"))
         checked = self._cached(key, state) or self._look_up(key, state)
         if checked is None or not checked.token.is_good(now_us):
             raise Unauthenticated("Invalid or missing API token")

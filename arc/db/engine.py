@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BUSY_S = 10  # seconds a transaction waits for its turn
 MIGRATIONS = Path(__file__).with_name("migrations")
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
+_CHANGES = "SELECT value FROM settings WHERE name = ?"
 
 
 class SchemaTooNew(Conflict):
@@ -81,6 +82,10 @@ class Database:
         """Changes when anybody, in any process, has committed. Only SQLite tells; elsewhere always 0."""
         return self._watch.version() if self._watch else 0
 
+    def changes_of(self, table: str) -> int:
+        """Like version(), of one table whose changes are counted (migration 0006): other commits leave it as it is."""
+        return self._watch.changes_of(table) if self._watch else 0
+
     def close(self) -> None:
         if self._watch:
             self._watch.close()
@@ -95,10 +100,24 @@ class _Watch:
     def __init__(self, engine: sa.Engine) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(str(engine.url.database), isolation_level=None, check_same_thread=False)
+        self._counted: dict[str, tuple[int, int]] = {}  # by table: version of the database, changes by then
 
     def version(self) -> int:
         with self._lock:
-            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            return self._version()
+
+    def changes_of(self, table: str) -> int:
+        with self._lock:
+            version = self._version()  # first: the count is never older than it
+            seen, changes = self._counted.get(table, (None, 0))
+            if seen != version:
+                row = self._connection.execute(_CHANGES, (f"{table}.changes",)).fetchone()
+                changes = int(row[0]) if row else 0
+                self._counted[table] = (version, changes)
+            return changes
+
+    def _version(self) -> int:
+        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
         return version
 
     def close(self) -> None:

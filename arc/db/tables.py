@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-REVISION = "0005"  # the newest step; a database that has it needs no migration
+REVISION = "0006"  # the newest step; a database that has it needs no migration
 
 metadata = MetaData(
     naming_convention={

@@ -6,12 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import delete, event, insert
 
 from arc import clock
 from arc.access import tokens as module
 from arc.access.tokens import ADMIN_PERMISSIONS, Identity, LastUsedWriter, TokenNotFound, TokenStore
 from arc.db.engine import Database, open_database
+from arc.db.tables import api_tokens, settings
 from arc.errors import Denied, Invalid, Unauthenticated
 
 if TYPE_CHECKING:
@@ -208,6 +209,28 @@ def test_change_of_another_process_counts_at_once(tokens: TokenStore, tmp_path: 
 
     TokenStore(other).revoke(token.id)
     other.close()
+
+    assert not is_good(tokens, secret)
+
+
+def test_commits_that_change_no_token_leave_the_cache_alone(tokens: TokenStore, db: Database) -> None:
+    _, secret = tokens.create("x")
+    tokens.authenticate(secret)
+
+    with db.transaction() as tx:
+        tx.execute(insert(settings).values(name="of no interest", value="1"))
+    tokens.write_last_used()
+    tokens.authenticate(secret)
+
+    assert tokens.cache_stats()["cache_hits"] == 1
+
+
+def test_change_past_the_store_counts_at_once(tokens: TokenStore, db: Database) -> None:
+    token, secret = tokens.create("x")
+    tokens.authenticate(secret)
+
+    with db.transaction() as tx:
+        tx.execute(delete(api_tokens).where(api_tokens.c.id == token.id))
 
     assert not is_good(tokens, secret)
 
