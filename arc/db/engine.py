@@ -78,12 +78,11 @@ class Database:
         if self._disk and is_durable:
             self._disk.sync(number)
 
-    def version(self) -> int:
-        """Changes when anybody, in any process, has committed. Only SQLite tells; elsewhere always 0."""
-        return self._watch.version() if self._watch else 0
-
     def changes_of(self, table: str) -> int:
-        """Like version(), of one table whose changes are counted (migration 0006): other commits leave it as it is."""
+        """Another number when anybody, in any process, has changed rows of a table whose changes are counted.
+
+        Those of api_tokens are (migration 0006). Only SQLite tells; elsewhere always 0.
+        """
         return self._watch.changes_of(table) if self._watch else 0
 
     def close(self) -> None:
@@ -95,30 +94,26 @@ class Database:
 
 
 class _Watch:
-    """PRAGMA data_version on a connection of its own: it counts the commits of all others. 4 µs a call."""
+    """Changes of tables, on a connection of its own.
+
+    PRAGMA data_version counts the commits of all others and takes 4 µs; only after one is the table's count read.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(str(engine.url.database), isolation_level=None, check_same_thread=False)
         self._counted: dict[str, tuple[int, int]] = {}  # by table: version of the database, changes by then
 
-    def version(self) -> int:
-        with self._lock:
-            return self._version()
-
     def changes_of(self, table: str) -> int:
         with self._lock:
-            version = self._version()  # first: the count is never older than it
+            # First, so that the count is never older than it.
+            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
             seen, changes = self._counted.get(table, (None, 0))
             if seen != version:
                 row = self._connection.execute(_CHANGES, (f"{table}.changes",)).fetchone()
                 changes = int(row[0]) if row else 0
                 self._counted[table] = (version, changes)
             return changes
-
-    def _version(self) -> int:
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
 
     def close(self) -> None:
         with self._lock:
