@@ -184,7 +184,7 @@ OPTIONS = (
     Option("auth", "bootstrap_token", str, "", "the first admin token; empty: one is made up and shown once",
            secret=True, minimum=32, aliases=("auth.default_token", "DEFAULT_API_TOKEN")),
     Option("auth", "force_bootstrap", bool, False, "add an admin token `arc-recovery` at the start; to get back in"),
-    Option("auth", "cache_ttl_s", int, 30, "how long a checked token is remembered", "seconds", minimum=0,
+    Option("auth", "cache_ttl_s", int, 300, "how long a checked token is remembered", "seconds", minimum=0,
            aliases=("auth.cache_ttl", "AUTH_CACHE_TTL")),
     Option("auth", "allowlist", list, [], "more paths that need no token; a trailing * matches what is below",
            aliases=("AUTH_ALLOWLIST",)),
@@ -383,6 +383,9 @@ class Config:
 
     def __init__(self, settings: Iterable[Setting]) -> None:
         self._settings = {setting.option.key: setting for setting in settings}
+        self._sections: dict[str, dict[str, Any]] = {}
+        for setting in self:
+            self._sections.setdefault(setting.option.section, {})[setting.option.name] = setting.value
 
     def __iter__(self) -> Iterator[Setting]:
         return iter(self._settings.values())
@@ -410,7 +413,7 @@ class Config:
         return "".join(f"{line}\n" for line in lines)
 
     def section(self, section: str) -> dict[str, Any]:
-        return {s.option.name: s.value for s in self if s.option.section == section}
+        return dict(self._sections[section])
 
 
 def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Config:
