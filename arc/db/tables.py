@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
-REVISION = "0006"  # the newest step; a database that has it needs no migration
+REVISION = "0007"  # the newest step; a database that has it needs no migration
 
 metadata = MetaData(
     naming_convention={
@@ -35,6 +35,22 @@ api_tokens = Table(
     Column("organization", String(100)),
     Column("agent_id", String(255)),  # the one agent it speaks for
     sqlite_autoincrement=True,  # the id of a deleted token never comes back
+)
+
+audit = Table(  # who changed access, commanded machines or destroyed data
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("token_id", Integer),  # null: nobody had to show one; no foreign key, as it outlives the token
+    Column("token_name", String(100), nullable=False),
+    Column("client", String(64), nullable=False),  # address
+    Column("request_id", String(128), nullable=False),
+    Column("action", String(40), nullable=False),  # as token.create
+    Column("object", String(255), nullable=False),  # id or name of what it was done to
+    Column("details", Text, nullable=False),  # a small JSON object; never arguments or secrets
+    Column("status", Integer, nullable=False),  # of the answer
+    sqlite_autoincrement=True,
 )
 
 compaction_jobs = Table(
