@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from arc import clock, errors
-from arc.actions import rules
+from arc.actions import rules, tracing
 from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_json
 from arc.actions.errors import InvalidJson, QueueFull
 from arc.errors import ArcError, ConfigError, Invalid, NotFound, TooLarge, Unauthenticated
@@ -165,10 +165,10 @@ class Routes:
             action_id=said.get("action_id"),
             created_us=None if created is None else rules.created_us(created),
             requester=said.get("requester"),
-            headers=request.headers,
+            headers=tracing.in_own_span(request.headers),
             requested_by="listener",
         )
-        return Answer({"id": record.id})
+        return Answer({"id": record.id}, tracing.answer_headers(record.headers))
 
     def _cancel(self, request: Request) -> Answer:
         body = strict_json(request.body) if request.body else {}

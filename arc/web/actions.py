@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from werkzeug.exceptions import HTTPException
 
 from arc import errors as families
-from arc.actions import attributes, rules
+from arc.actions import attributes, rules, tracing
 from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_json
 from arc.actions.errors import ActionsDisabled, InvalidJson
 from arc.web import errors
@@ -309,10 +309,12 @@ def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
         created_us=None if created is None else rules.created_us(created),
         requester=given.get("requester"),
         may_claim=identity.may("admin"),
-        headers=request.headers.items(),
+        headers=tracing.in_own_span(request.headers.items()),
         requested_by=identity.name,
     )
-    return jsonify(id=record.id)
+    answer = jsonify(id=record.id)
+    answer.headers.update(tracing.answer_headers(record.headers))
+    return answer
 
 
 @surface.api(

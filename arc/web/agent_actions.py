@@ -13,7 +13,7 @@ from pydantic import Field
 
 from arc import clock
 from arc import errors as families
-from arc.actions import rules, schema
+from arc.actions import rules, schema, tracing
 from arc.actions.errors import ActionNotAvailable
 from arc.actions.records import ActionRecord, HistoryItem, State
 from arc.errors import Unavailable
@@ -130,7 +130,9 @@ def schedule_agent_action(path: AgentKindPath, query: actions.ScheduleQuery) -> 
     sent = {"id": record.id, "kind": record.kind, "args": args, "headers": dict(record.headers)}
     sent |= {"requester": record.requester, "requested_by": record.requested_by, "created_at": record.created_at}
     fleet().schedule_action(path.agent_id, sent, _info(record, kind["args_schema"]))
-    return jsonify(id=record.id)
+    answer = jsonify(id=record.id)
+    answer.headers.update(tracing.answer_headers(record.headers))
+    return answer
 
 
 @surface.api(
@@ -202,7 +204,7 @@ def _record(kind: str, args: Any, given: dict[str, str]) -> ActionRecord:
         created_at=now_us if created is None else rules.created_us(created),
         scheduled_at=now_us,
         touched_at=now_us,
-        headers=rules.headers(request.headers.items()),
+        headers=rules.headers(tracing.in_own_span(request.headers.items())),
         requester=REQUESTER if claim is None else rules.requester(claim, may_claim=identity().may("admin")),
         requested_by=identity().name,
     )

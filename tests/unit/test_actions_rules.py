@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc import config
-from arc.actions import attributes, execkind, rules, schema
+from arc.actions import attributes, execkind, rules, schema, tracing
 from arc.actions import host as hosts
 from arc.actions.attributes import Datastore, Role, Shard, Shards, Version
 from arc.actions.errors import ActionEncode, InvalidArgs, InvalidTime
@@ -40,7 +40,7 @@ def test_headers_that_are_kept() -> None:
 @pytest.mark.parametrize("name", ["Authorization", "Cookie", "X-Api-Key", "X-Forwarded-For", "Proxy-Authorization",
                                   "X-Auth-Token", "X-Arc-Anything", "Forwarded", "X-Real-IP", "Secret"])  # fmt: skip
 def test_headers_that_are_never_kept(name: str) -> None:
-    assert rules.headers([(name, "s3cret")], deny=["secret"]) == {}
+    assert rules.headers([(name, "s3cret")], deny=["SECRET"]) == {}
 
 
 @pytest.mark.parametrize("value", ["caf\xe9", "a\x7f", "a\nb", "x" * 5000])
@@ -50,8 +50,73 @@ def test_header_that_cannot_be_kept(value: str) -> None:
 
 
 def test_too_many_headers() -> None:
+    most = [(f"x-{number}", "") for number in range(64)]
+
+    assert len(rules.headers(tracing.in_own_span(most))) == 65
     with pytest.raises(ActionEncode):
-        rules.headers([(f"x-{number}", "") for number in range(65)])
+        rules.headers([*most, ("x-64", "")])
+
+
+# --- trace context
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("parent", "flags"),
+    [
+        (f"00-{TRACE}-{CALLER}-01", "01"),
+        (f"00-{TRACE}-{CALLER}-00", "00"),
+        (f" 00-{TRACE}-{CALLER}-03\t", "03"),
+        (f"00-{TRACE}-{CALLER}-fd", "01"),
+        (f"cc-{TRACE}-{CALLER}-01-what-will-be", "01"),
+    ],
+)
+def test_request_gets_a_span_of_its_own_in_the_trace_of_its_caller(parent: str, flags: str) -> None:
+    state = [("TraceState", "a=1"), ("tracestate", "b=2")]
+    given = [("X-Team", "a"), ("Traceparent", parent), *state, ("x-b3-sampled", "1")]
+
+    found = dict(tracing.in_own_span(given))
+
+    version, trace, span, kept_flags = found.pop("traceparent").split("-")
+    assert (version, trace, kept_flags) == ("00", TRACE, flags)
+    assert re.fullmatch("[0-9a-f]{16}", span)
+    assert span != CALLER
+    assert found == {"x-team": "a", "tracestate": "a=1,b=2", "x-b3-sampled": "1"}
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        [],
+        [""],
+        ["00-1"],
+        [f"00-{TRACE.upper()}-{CALLER}-01"],
+        [f"00-{'0' * 32}-{CALLER}-01"],
+        [f"00-{TRACE}-{'0' * 16}-01"],
+        [f"ff-{TRACE}-{CALLER}-01"],
+        [f"00-{TRACE}-{CALLER}-01-more"],
+        [f"00-{TRACE}-{CALLER}-01, 00-{TRACE}-{CALLER}-01"],
+        [f"00-{TRACE}-{CALLER}-01", f"00-{TRACE}-{CALLER}-01"],
+        ["caf\xe9"],
+    ],
+)
+def test_without_readable_trace_context_a_trace_begins(parents: list[str]) -> None:
+    given = [*(("traceparent", parent) for parent in parents), ("tracestate", "a=1")]
+
+    found = dict(tracing.in_own_span(given))
+
+    assert list(found) == ["traceparent"]
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", found["traceparent"])
+    assert TRACE not in found["traceparent"]
+
+
+@pytest.mark.parametrize("state", ["caf\xe9=1", "a=" + "x" * 511, ""])
+def test_trace_state_that_cannot_be_kept_fails_no_request(state: str) -> None:
+    given = [("traceparent", f"00-{TRACE}-{CALLER}-01"), ("tracestate", state)]
+
+    assert list(rules.headers(tracing.in_own_span(given))) == ["traceparent"]
 
 
 @pytest.mark.parametrize("text", ["2020-01-01T00:00:00Z", "2020-01-01T00:00:00+00:00", "2020-01-01t00:00:00.000z"])

@@ -86,6 +86,17 @@ def test_an_action_from_its_schedule_to_its_end(served: Served) -> None:
     assert ([each["id"] for each in finished], headers["X-Total-Count"]) == ([action_id], "1")
 
 
+def test_span_of_the_request_is_kept_and_answered(served: Served) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    path = f"/actions/schedule/{PING}"
+
+    status, headers, body = served.ask("POST", path, "null", Traceparent=f"00-{trace}-00f067aa0ba902b7-01")
+
+    kept = served.ask("GET", f"/actions/info/{body['id']}")[2]["action"]["headers"]
+    assert (status, kept) == (200, {"traceparent": headers["traceparent"]})
+    assert headers["traceparent"].startswith(f"00-{trace}-")
+
+
 def test_attributes_and_kinds(served: Served) -> None:
     assert set(served.ask("GET", "/info/agent/")[2]["version"]) == {"number", "checkout", "taint"}
     assert served.ask("GET", "/info/datastore")[2]["kind"] == "ArcEdgeAgent"

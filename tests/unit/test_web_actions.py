@@ -104,9 +104,23 @@ def test_an_action_from_its_schedule_to_its_end(web: NodeApp) -> None:
     assert finished.get_json() == [{"kind": PING, "id": action_id, "state": "DONE"}]
     assert finished.headers["X-Total-Count"] == "1"
     info = web.get(f"/actions/info/{action_id.upper()}").get_json()
-    assert info["action"]["headers"] == {"x-team": "a"}
+    assert info["action"]["headers"] == {"x-team": "a", "traceparent": answer.headers["traceparent"]}
     assert info["action"]["requester"] == "AGENT_API"
     assert [event["state"] for event in info["history"]] == ["DONE", "RUNNING", "NEW"]
+
+
+def test_span_of_the_request_is_kept_and_answered(web: NodeApp) -> None:
+    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    sent = {"Traceparent": f"00-{trace}-{caller}-01", "Tracestate": "a=1", "X-B3-TraceId": "1", "ot-baggage-user": "x"}
+
+    answer = web.schedule(PING, headers=sent)
+
+    kept = web.get(f"/actions/info/{answer.get_json()['id']}").get_json()["action"]["headers"]
+    assert kept.pop("traceparent") == answer.headers["traceparent"]
+    assert kept == {"tracestate": "a=1", "x-b3-traceid": "1", "ot-baggage-user": "x"}
+    assert answer.headers["traceparent"].startswith(f"00-{trace}-")
+    assert caller not in answer.headers["traceparent"]
+    assert web.schedule(PING, headers={"traceparent": "caf\xe9"}).status_code == 200
 
 
 def test_catalogue_has_schemas_to_make_forms_of(web: NodeApp) -> None:
