@@ -34,11 +34,16 @@ _BY_ID = select(agents).where(agents.c.agent_id == bindparam("agent"))
 _TAGS = select(agent_tags.c.agent_id, agent_tags.c.name, agent_tags.c.text)
 _UPDATE = update(agents).where(agents.c.agent_id == bindparam("agent"))  # sets what it is executed with
 # One row at a time: an IN of changing length would cost more to write than to run.
-_TAKE_OUT = {
-    table: delete(table).where(table.c.agent_id == bindparam("agent"), table.c.name == bindparam("key"))
+_ROW = {
+    table: (table.c.agent_id == bindparam("agent"), table.c.name == bindparam("key"))
     for table in (agent_facts, agent_tags)
 }
-_PUT_IN = {table: insert(table) for table in _TAKE_OUT}
+_PUT_IN = {table: insert(table) for table in _ROW}
+_TAKE_OUT = {table: delete(table).where(*row) for table, row in _ROW.items()}
+_CHANGE = {
+    table: update(table).where(*row).values(text=bindparam("to"), number=bindparam("as_number"))
+    for table, row in _ROW.items()
+}
 _ADD_EVENT = insert(agent_events)
 _SPEAKER = select(agents.c.project, agents.c.token_id, agents.c.epoch, agents.c.last_seq, agents.c.is_online).where(
     agents.c.agent_id == bindparam("agent")
@@ -94,15 +99,16 @@ class AgentStore:
         with self._db.transaction() as tx:
             known = _one(tx, agent_id, project)
             _check_tags(tags)
-            _replace(tx, agent_tags, agent_id, tags, tags)
-            _touch(tx, known.agent_id, known.facts, known.tags | dict(tags), updated_at=now_us)
+            tagged = known.tags | dict(tags)
+            _replace(tx, agent_tags, agent_id, known.tags, tagged)
+            _touch(tx, known.agent_id, known.facts, tagged, updated_at=now_us)
 
     def delete_tag(self, agent_id: str, key: str, now_us: int, project: str | None = None) -> None:
         """Also fine when there is no such tag. Raises AgentNotFound, OtherProject."""
         with self._db.transaction() as tx:
             known = _one(tx, agent_id, project)
-            _replace(tx, agent_tags, agent_id, {}, [key])
             left = {name: value for name, value in known.tags.items() if name != key}
+            _replace(tx, agent_tags, agent_id, known.tags, left)
             _touch(tx, agent_id, known.facts, left, updated_at=now_us)
 
     def delete(self, agent_id: str, now_us: int, project: str | None = None) -> None:
@@ -164,8 +170,9 @@ class AgentStore:
         row = tx.execute(_BY_ID, {"agent": agent_id}).one_or_none()
         if row is None or row.is_online == online:
             return False
-        facts = json.loads(row.facts) | {"online": online}
-        _replace(tx, agent_facts, agent_id, {"online": online}, ["online"])
+        old = json.loads(row.facts)
+        facts = old | {"online": online}
+        _replace(tx, agent_facts, agent_id, old, facts)
         changes = {"is_online": online, "facts": _json(facts), "updated_at": now_us}
         tx.execute(_UPDATE, {"agent": agent_id, **changes})
         add_event(tx, agent_id, "online" if online else "offline", now_us, detail)
@@ -207,8 +214,7 @@ class AgentStore:
         if row is None:
             fresh = {"created_at": now_us, "epoch": "", "last_seq": 0, "facts": "{}", "display_name": agent_id}
             tx.execute(insert(agents).values(agent_id=agent_id, token_id=token_id, **fresh, **values))
-        changed = {name: value for name, value in facts.items() if text_of(value) != text_of(old.get(name))}
-        _replace(tx, agent_facts, agent_id, changed, changed.keys() | (old.keys() - facts.keys()))
+        _replace(tx, agent_facts, agent_id, old, facts)
         if row is not None and old.get("hostname") == facts.get("hostname"):
             tx.execute(_UPDATE, {"agent": agent_id, "facts": _json(facts), **values})
         else:
@@ -255,18 +261,27 @@ def _merged(old: Mapping[str, Any] | None, payload: Mapping[str, Any]) -> dict[s
     return {name: value for name, value in merged.items() if not (name in payload and value is None)}
 
 
-def _replace(
-    tx: sa.Connection, table: sa.Table, agent_id: str, values: Mapping[str, Any], names: Iterable[str]
-) -> None:
-    """Rows of the filter language for these names: away with the old, in with what has a text."""
-    if gone := [{"agent": agent_id, "key": name} for name in names]:
-        tx.execute(_TAKE_OUT[table], gone)
-    texts = {name: text for name, value in values.items() if (text := text_of(value)) is not None}
-    rows = [
-        {"agent_id": agent_id, "name": name, "text": text, "number": number_of(text)} for name, text in texts.items()
-    ]
-    if rows:
-        tx.execute(_PUT_IN[table], rows)
+def _replace(tx: sa.Connection, table: sa.Table, agent_id: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Rows of the filter language, one for each value that has a text."""
+    before, after = _texts(old), _texts(new)
+    if gone := before.keys() - after.keys():
+        tx.execute(_TAKE_OUT[table], [{"agent": agent_id, "key": name} for name in gone])
+    if changed := [
+        {"agent": agent_id, "key": name, "to": text, "as_number": number_of(text)}
+        for name, text in after.items()
+        if before.get(name, text) != text
+    ]:
+        tx.execute(_CHANGE[table], changed)
+    if fresh := [
+        {"agent_id": agent_id, "name": name, "text": text, "number": number_of(text)}
+        for name, text in after.items()
+        if name not in before
+    ]:
+        tx.execute(_PUT_IN[table], fresh)
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text for name, value in values.items() if (text := text_of(value)) is not None}
 
 
 def _touch(tx: sa.Connection, agent_id: str, facts: Mapping[str, Any], tags: Mapping[str, str], **values: Any) -> None:
