@@ -14,16 +14,19 @@ import sys
 import threading
 from contextlib import ExitStack
 from importlib.abc import MetaPathFinder
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from arc import __version__, datadir, logs
+from arc.access.audit import AuditRetention, AuditTrail
 from arc.access.tokens import LastUsedWriter, TokenStore
 from arc.db.engine import open_database
 from arc.errors import ArcError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from arc.backup.service import Sources
@@ -43,6 +46,8 @@ def serve(config: Config) -> None:
     sys.meta_path.insert(0, _WithoutPandas())
     gc.disable()  # what a start makes is here to stay: looking for garbage in it takes a sixth of the start
     app = Arc(config)
+    if not sys.stdin.isatty():  # the end of a terminal ends what was started there
+        _call_on_hangup(app.node.ask_to_reload)
     try:
         app.start()
         app.run()
@@ -77,6 +82,7 @@ class Arc:
         self._parts.callback(self._server.close)
         self._make_first_token()  # when the port is ours, so that a failed start shows no secret
         self._start_loop(LastUsedWriter(self.tokens))
+        self._start_loop(AuditRetention(self.audit, self.config.get("audit", "retention_days")))
         self._start_cache_sweeper()
         self._start_sampler()
         for loop in self.upkeep.loops():
@@ -120,6 +126,7 @@ class Arc:
         self.db = open_database(self.data_dir, self.config.get("database", "url"))
         parts.callback(self.db.close)
         self.tokens = TokenStore(self.db, self.config.get("auth", "cache_ttl_s"))
+        self.audit = AuditTrail(self.db)
         self._build_metrics(parts)
         self._build_jobs()
         self._build_fleet()
@@ -196,6 +203,7 @@ class Arc:
             self.upkeep,
             self.jobs,
             self.fleet,
+            self.audit,
             self.log_ring,
             self.cache,
             node=self.node.node,
@@ -337,6 +345,18 @@ def _exit_on_signals() -> None:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, on_signal)
+
+
+def _call_on_hangup(call: Callable[[], None]) -> None:
+    """Call this at each SIGHUP, in a thread of its own: what the handler interrupts may hold the lock that it needs."""
+    asked: SimpleQueue[int] = SimpleQueue()  # a handler may use it
+    signal.signal(signal.SIGHUP, lambda number, frame: asked.put(number))
+
+    def run() -> None:
+        while asked.get():
+            call()
+
+    threading.Thread(target=run, name="hangup", daemon=True).start()
 
 
 def _show_secret(title: str, line: str) -> None:

@@ -206,12 +206,13 @@ class TokenStore:
         """Raises TokenNotFound."""
         return self._change(token_id, {"enabled": False})
 
-    def delete(self, token_id: int) -> None:
-        """Raises TokenNotFound."""
+    def delete(self, token_id: int) -> Token:
+        """Returns what it was. Raises TokenNotFound."""
         with self._db.transaction() as tx:
-            if tx.execute(delete(api_tokens).where(api_tokens.c.id == token_id)).rowcount == 0:
-                raise TokenNotFound
+            token = _one(tx, token_id)
+            tx.execute(delete(api_tokens).where(api_tokens.c.id == token_id))
         self.invalidate_cache()
+        return token
 
     def bootstrap(self, secret: str | None = None) -> str | None:
         """Make the token `admin` if there is no token at all.

@@ -18,7 +18,7 @@ from arc import errors as families
 from arc.actions import attributes, rules, tracing
 from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_json
 from arc.actions.errors import ActionsDisabled, InvalidJson
-from arc.web import errors
+from arc.web import audit, errors
 from arc.web.auth import ANY, IDENTITY_KEY
 from arc.web.figures import prometheus_text
 from arc.web.parts import parts
@@ -291,6 +291,7 @@ def show_action(path: ActionPath, query: InfoQuery) -> Response:
     answers={200: ActionScheduled},
     errors=[404, 409, 413, 503],
     body={"application/json": {"schema": {}, "example": {"count": 3}}},
+    audit="action.schedule",
 )
 def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
     """Queue an action. The whole body is its arguments, any JSON that suits the kind; it is on disk when this answers.
@@ -312,6 +313,7 @@ def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
         headers=tracing.in_own_span(request.headers.items()),
         requested_by=identity.name,
     )
+    audit.note(record.id)
     answer = jsonify(id=record.id)
     answer.headers.update(tracing.answer_headers(record.headers))
     return answer
@@ -323,6 +325,7 @@ def schedule_action(path: KindPath, query: ScheduleQuery) -> Response:
     needs="write",
     answers={200: ActionCancelled},
     errors=[404, 409],
+    audit="action.cancel",
 )
 def cancel_action(path: ActionPath, body: CancelRequest) -> Response:
     """End an action that waits, or ask one that runs to end itself; 409 when it has ended or its kind cannot stop."""

@@ -17,7 +17,7 @@ from arc.actions import rules, schema, tracing
 from arc.actions.errors import ActionNotAvailable
 from arc.actions.records import ActionRecord, HistoryItem, State
 from arc.errors import Unavailable
-from arc.web import actions
+from arc.web import actions, audit
 from arc.web.auth import ANY
 from arc.web.fleet_requests import AgentPath, fleet, project
 from arc.web.jobrequests import identity
@@ -113,6 +113,7 @@ def show_agent_action(path: AgentActionPath) -> Response:
     answers={200: actions.ActionScheduled},
     errors=[404, 409, 413, 503],
     body={"application/json": {"schema": {}, "example": {"count": 3}}},
+    audit="action.schedule",
 )
 def schedule_agent_action(path: AgentKindPath, query: actions.ScheduleQuery) -> Response:
     """Queue an action for a machine, also while it is offline. The whole body is its arguments.
@@ -130,6 +131,7 @@ def schedule_agent_action(path: AgentKindPath, query: actions.ScheduleQuery) -> 
     sent = {"id": record.id, "kind": record.kind, "args": args, "headers": dict(record.headers)}
     sent |= {"requester": record.requester, "requested_by": record.requested_by, "created_at": record.created_at}
     fleet().schedule_action(path.agent_id, sent, _info(record, kind["args_schema"]))
+    audit.note(record.id)
     answer = jsonify(id=record.id)
     answer.headers.update(tracing.answer_headers(record.headers))
     return answer
@@ -141,6 +143,7 @@ def schedule_agent_action(path: AgentKindPath, query: actions.ScheduleQuery) -> 
     needs="write",
     answers={200: actions.ActionCancelled},
     errors=[404, 409],
+    audit="action.cancel",
 )
 def cancel_agent_action(path: AgentActionPath, body: actions.CancelRequest) -> Response:
     """End an action that the agent has not been told of, else have the agent told."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.backup.service import Busy, Content
 from arc.errors import Conflict, Invalid
-from arc.web import errors
+from arc.web import audit, errors
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
@@ -131,11 +131,12 @@ def on_busy(exc: Busy) -> Response:
     return errors.respond(exc, operation=exc.operation)
 
 
-@surface.api("POST", "/api/v1/backup", needs="admin", answers={202: BackupStarted}, errors=[409])
+@surface.api("POST", "/api/v1/backup", needs="admin", answers={202: BackupStarted}, errors=[409], audit="backup.create")
 def start_backup(body: BackupRequest) -> tuple[Response, int]:
     """Begin a backup of the state as of now. It takes no time to speak of away from writers and readers."""
     content = Content(body.include_metadata, body.include_config, body.include_secrets)
     backup_id = parts().backups.start(content)
+    audit.note(backup_id, include_secrets=body.include_secrets)
     return jsonify(message="Backup started", status="running", backup_id=backup_id), 202
 
 
@@ -161,7 +162,7 @@ def get_backup(path: BackupPath) -> Response:
 
 @surface.api(
     "GET", "/api/v1/backup/<backup_id>/archive", needs="admin", errors=[404, 409],
-    answers={200: _TAR_ANSWER},
+    answers={200: _TAR_ANSWER}, audit="backup.download",
 )  # fmt: skip
 def download_backup(path: BackupPath) -> Response:
     """A backup as one tar file, which `python arc.py restore` takes."""
@@ -172,7 +173,10 @@ def download_backup(path: BackupPath) -> Response:
     return answer
 
 
-@surface.api("DELETE", "/api/v1/backup/<backup_id>", needs="admin", answers={200: BackupDeleted}, errors=[404, 409])
+@surface.api(
+    "DELETE", "/api/v1/backup/<backup_id>",
+    needs="admin", answers={200: BackupDeleted}, errors=[404, 409], audit="backup.delete",
+)  # fmt: skip
 def delete_backup(path: BackupPath) -> Response:
     """Remove a backup from the data directory."""
     parts().backups.delete(path.backup_id)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.errors import Invalid
 from arc.metrics.upkeep.continuous import DRY_RUN, ContinuousQuery, Execution
-from arc.web import databases, parse
+from arc.web import audit, databases, parse
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
 
@@ -181,13 +181,14 @@ class QueryExecutions(BaseModel):
     executions: list[QueryExecution]
 
 
-@surface.api("POST", PATH, needs="admin", answers={CREATED: QueryInfo})
+@surface.api("POST", PATH, needs="admin", answers={CREATED: QueryInfo}, audit="continuous_query.create")
 def create_continuous_query(body: NewQuery) -> tuple[Response, int]:
     """Make a continuous query. Its first window begins an hour ago.
 
     What cannot be planned is refused, unless a measurement it reads does not exist yet.
     """
     query = parts().upkeep.continuous.queries.create(clock.now_us(), **body.values())
+    audit.note(query.id, name=query.name)
     return jsonify(query_json(query) | _warning(query)), parse.created_status()
 
 
@@ -210,21 +211,32 @@ def get_continuous_query(path: QueryPath) -> Response:
     return jsonify(query_json(parts().upkeep.continuous.queries.get(path.query_id)))
 
 
-@surface.api("PUT", f"{PATH}/<int:query_id>", needs="admin", answers={200: QueryInfo}, errors=[404])
+@surface.api(
+    "PUT", f"{PATH}/<int:query_id>",
+    needs="admin", answers={200: QueryInfo}, errors=[404], audit="continuous_query.update",
+)  # fmt: skip
 def update_continuous_query(path: QueryPath, body: QueryChange) -> Response:
     """Change what is named; everything else stays."""
     query = parts().upkeep.continuous.queries.update(path.query_id, clock.now_us(), **body.values())
+    audit.note(query.id, name=query.name, is_active=query.is_active)
     return jsonify(query_json(query) | _warning(query))
 
 
-@surface.api("DELETE", f"{PATH}/<int:query_id>", needs="admin", answers={200: QueryDeleted}, errors=[404, 503])
+@surface.api(
+    "DELETE", f"{PATH}/<int:query_id>",
+    needs="admin", answers={200: QueryDeleted}, errors=[404, 503], audit="continuous_query.delete",
+)  # fmt: skip
 def delete_continuous_query(path: QueryPath, query: QueryDeleteQuery) -> Response:
     """Delete a continuous query and its history; what it stored stays unless asked for."""
     parts().upkeep.continuous.delete(path.query_id, with_destination=query.delete_destination)
+    audit.note(path.query_id, delete_destination=query.delete_destination)
     return jsonify(message="Continuous query deleted successfully")
 
 
-@surface.api("POST", f"{PATH}/<int:query_id>/execute", needs="admin", answers={200: RunAnswer}, errors=[404, 408, 503])
+@surface.api(
+    "POST", f"{PATH}/<int:query_id>/execute",
+    needs="admin", answers={200: RunAnswer}, errors=[404, 408, 503], audit="continuous_query.run",
+)  # fmt: skip
 def execute_continuous_query(path: QueryPath, body: RunRequest) -> Response:
     """Run one window now. Running it again replaces what it stored."""
     query, run = parts().upkeep.continuous.execute(
@@ -234,6 +246,7 @@ def execute_continuous_query(path: QueryPath, body: RunRequest) -> Response:
         end_us=_instant("end_time", body.end_time),
         dry_run=body.dry_run,
     )
+    audit.note(query.id, name=query.name, rows=run.records, dry_run=body.dry_run)
     executed_query = {"executed_query": run.sql} if run.status == DRY_RUN else {}
     return jsonify(
         query_id=query.id,

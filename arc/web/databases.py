@@ -106,7 +106,10 @@ def list_database_measurements(path: DatabasePath) -> Response:
     return jsonify(database=name, measurements=found, count=len(found))
 
 
-@surface.api("DELETE", "/api/v1/databases/<name>", needs="admin", answers={200: Dropped}, errors=[404, 503])
+@surface.api(
+    "DELETE", "/api/v1/databases/<name>",
+    needs="admin", answers={200: Dropped}, errors=[404, 503], audit="database.drop",
+)  # fmt: skip
 def drop_database(path: DatabasePath, query: DropQuery) -> Response:
     """Remove a database with all its rows, buffered ones too. Needs `[delete] enabled` and `confirm=true`."""
     if not parts().config.get("delete", "enabled"):

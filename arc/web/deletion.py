@@ -7,6 +7,7 @@ from typing import Any
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field
 
+from arc.web import audit
 from arc.web.parts import parts
 from arc.web.surface import Surface
 
@@ -67,13 +68,16 @@ class DeleteConfig(BaseModel):
     performance_impact: dict[str, str]
 
 
-@surface.api("POST", "/api/v1/delete", needs="delete", answers={200: DeleteAnswer}, errors=[404, 503])
+@surface.api(
+    "POST", "/api/v1/delete", needs="delete", answers={200: DeleteAnswer}, errors=[404, 503], audit="rows.delete"
+)
 def delete_rows(body: DeleteRequest) -> Response:
     """Remove the rows of a measurement for which the condition is true; where it is null, a row stays."""
     deleted = parts().upkeep.deletion.delete(
         body.database, body.measurement, body.where, dry_run=body.dry_run, confirm=body.confirm
     )
     removal = deleted.removal
+    audit.note(f"{body.database}.{body.measurement}", rows=removal.rows, dry_run=body.dry_run)
     return jsonify(
         success=True,
         deleted_count=removal.rows,

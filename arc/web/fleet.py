@@ -145,7 +145,9 @@ def show_agent(path: AgentPath, query: FactsQuery) -> Response:
     return jsonify(agent_json(fleet().agents.get(path.agent_id, project()), query))
 
 
-@surface.api("DELETE", "/api/v1/agents/<agent_id>", needs="admin", answers={204: None}, errors=[404])
+@surface.api(
+    "DELETE", "/api/v1/agents/<agent_id>", needs="admin", answers={204: None}, errors=[404], audit="agent.delete"
+)
 def delete_agent(path: AgentPath) -> Response:
     """Forget an agent with its facts and tags; what was run on it stays.
 
@@ -175,14 +177,20 @@ def list_agent_events(path: AgentPath, query: EventsQuery) -> Response:
     return jsonify([{"event": each.event, "at": clock.rfc3339(each.at), "detail": each.detail} for each in events])
 
 
-@surface.api("POST", "/api/v1/agents/<agent_id>/tags", needs="admin", answers={204: None}, errors=[404], body=_TAGS)
+@surface.api(
+    "POST", "/api/v1/agents/<agent_id>/tags",
+    needs="admin", answers={204: None}, errors=[404], body=_TAGS, audit="agent.tag",
+)  # fmt: skip
 def set_agent_tags(path: AgentPath) -> Response:
     """Add or overwrite tags, all or none; others stay. Keys are letters, digits and underscores."""
     fleet().agents.set_tags(path.agent_id, _tags(request.get_json()), clock.now_us(), project())
     return nothing()
 
 
-@surface.api("DELETE", "/api/v1/agents/<agent_id>/tags/<key>", needs="admin", answers={204: None}, errors=[404])
+@surface.api(
+    "DELETE", "/api/v1/agents/<agent_id>/tags/<key>",
+    needs="admin", answers={204: None}, errors=[404], audit="agent.untag",
+)  # fmt: skip
 def delete_agent_tag(path: TagPath) -> Response:
     """Remove a tag; fine too if there is none."""
     fleet().agents.delete_tag(path.agent_id, path.key, clock.now_us(), project())

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.errors import Invalid
 from arc.fleet.messages import Fields
+from arc.web import audit
 from arc.web.auth import PUBLIC, Gate
 from arc.web.fleet_requests import fleet, project, with_fleet_errors
 from arc.web.jobrequests import identity
@@ -129,7 +130,9 @@ _PROGRAM = {
 surface.components_schemas["EnrolmentToken"] = EnrolmentToken.model_json_schema()
 
 
-@surface.api("POST", "/api/v1/agents/init", needs="admin", answers={200: _MADE}, body=_SUBJECT)
+@surface.api(
+    "POST", "/api/v1/agents/init", needs="admin", answers={200: _MADE}, body=_SUBJECT, audit="enrolment.create"
+)
 def make_enrolment_token() -> Response:
     """Make a token that one machine can exchange, once and within an hour, for the credential of its agent.
 
@@ -138,6 +141,7 @@ def make_enrolment_token() -> Response:
     who = identity()
     common_name = _common_name(Fields(request.get_json(), "the body"))
     secret = fleet().enrolment.make(common_name or None, project(), who.organization, who.name, clock.now_us())
+    audit.note(common_name)
     server = _server_url()
     kind = request.headers.get("Accept", "")
     if kind in ("text/x-shellscript", "text/cloud-config"):
@@ -153,8 +157,9 @@ def make_enrolment_token() -> Response:
 
 
 @surface.api(
-    "POST", "/api/v1/agents/init/<token>", needs=PUBLIC, answers={200: Credential}, errors=[403, 409], body=_IDENTITY
-)
+    "POST", "/api/v1/agents/init/<token>",
+    needs=PUBLIC, answers={200: Credential}, errors=[403, 409], body=_IDENTITY, audit="enrolment.exchange",
+)  # fmt: skip
 def enrol_agent(path: EnrolmentPath) -> Response:
     """Exchange an enrolment token for the credential of an agent; one that the identity had before is dead.
 
@@ -163,6 +168,7 @@ def enrol_agent(path: EnrolmentPath) -> Response:
     request.environ["arc.logged_path"] = "/api/v1/agents/init/..."  # the log is for more people than the secret
     asked_for = Fields(request.get_json(), "the body").text("identity")
     enrolled = fleet().enrol(path.token, asked_for)
+    audit.note(enrolled.agent_id)
     return jsonify(
         token=enrolled.token,
         identity=enrolled.agent_id,

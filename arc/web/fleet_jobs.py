@@ -16,7 +16,7 @@ from arc.errors import Invalid
 from arc.fleet.executions import Filters
 from arc.fleet.messages import BadAttribute, Command, Fields
 from arc.fleet.records import Status
-from arc.web import pages, samples
+from arc.web import audit, pages, samples
 from arc.web.fleet_requests import fleet, project, user, with_fleet_errors
 from arc.web.pages import PagedQuery
 from arc.web.surface import Surface
@@ -170,7 +170,7 @@ def list_commands(query: RemoteJobsQuery) -> Response:
 
 @surface.api(
     "POST", "/api/v1/jobs",
-    needs="admin", answers={200: Requested}, errors=[404], body=_COMMAND,
+    needs="admin", answers={200: Requested}, errors=[404], body=_COMMAND, audit="command.run",
     sample=samples.request("POST", "/api/v1/jobs", EXAMPLE, token=True),
 )  # fmt: skip
 def run_command() -> Response:
@@ -183,7 +183,9 @@ def run_command() -> Response:
     within_s = fields.optional_integer("deliver_within")
     if within_s is not None and not 1 <= within_s <= MAX_DELIVER_S:
         raise BadAttribute("deliver_within")
-    return jsonify(request_id=fleet().run(command, user(), project(), within_s).request_id)
+    queued = fleet().run(command, user(), project(), within_s)
+    audit.note(queued.request_id, agent_id=queued.agent_id, agent=queued.plugin, action=queued.action)
+    return jsonify(request_id=queued.request_id)
 
 
 @surface.api("GET", "/api/v1/jobs/<job_id>", needs="read", answers={200: RemoteJob}, errors=[404])
@@ -214,7 +216,10 @@ def show_command_log(path: RemoteJobPath, query: RemoteLogQuery) -> Response:
     return jsonify(status=execution.status.name.lower(), parts=shown)
 
 
-@surface.api("PUT", "/api/v1/jobs/<job_id>/cancel", needs="admin", answers={200: RemoteJob}, errors=[404, 409])
+@surface.api(
+    "PUT", "/api/v1/jobs/<job_id>/cancel",
+    needs="admin", answers={200: RemoteJob}, errors=[404, 409], audit="command.cancel",
+)  # fmt: skip
 def cancel_command(path: RemoteJobPath) -> Response:
     """Stop a command that is queued or executing; 409 when it has ended.
 
@@ -224,7 +229,10 @@ def cancel_command(path: RemoteJobPath) -> Response:
     return jsonify(execution_json(fleet().cancel(path.job_id, project())))
 
 
-@surface.api("DELETE", "/api/v1/jobs/<job_id>", needs="admin", answers={200: RemoteJob}, errors=[404, 409])
+@surface.api(
+    "DELETE", "/api/v1/jobs/<job_id>",
+    needs="admin", answers={200: RemoteJob}, errors=[404, 409], audit="command.cancel",
+)  # fmt: skip
 def delete_command(path: RemoteJobPath) -> Response:
     """The same as PUT /api/v1/jobs/{job_id}/cancel; the history keeps the job."""
     return jsonify(execution_json(fleet().cancel(path.job_id, project())))

@@ -18,7 +18,7 @@ from arc.errors import TimedOut, TooLarge, Unavailable
 from arc.jobs.documents import parsing
 from arc.jobs.documents.models import JobDocument
 from arc.jobs.durations import parse_duration
-from arc.web import samples
+from arc.web import audit, samples
 from arc.web.jobjson import details_json, event_json, log_json, page_json, summary_json
 from arc.web.jobrequests import LogQuery, SearchQuery, identity, only_with_jobs, search
 from arc.web.parts import parts
@@ -190,7 +190,7 @@ class Accepted(BaseModel):
 
 @surface.api(
     "POST", "/jobs",
-    needs="write", answers={200: JobSummary}, errors=[408, 413, 503], body=_DOCUMENT,
+    needs="write", answers={200: JobSummary}, errors=[408, 413, 503], body=_DOCUMENT, audit="job.submit",
     sample=samples.request("POST", "/jobs", EXAMPLE_JSON, token=True),
 )  # fmt: skip
 def submit_job() -> Response:
@@ -238,14 +238,14 @@ def list_job_events(path: JobPath) -> Response:
     return jsonify(items=[event_json(event) for event in parts().jobs.reader.events(path.job_id)])
 
 
-@surface.api("PUT", "/jobs/<job_id>/cancel", needs="write", answers={200: Accepted}, errors=[404])
+@surface.api("PUT", "/jobs/<job_id>/cancel", needs="write", answers={200: Accepted}, errors=[404], audit="job.cancel")
 def cancel_job(path: JobPath) -> Response:
     """Stop a job that is SCHEDULED or RUNNING, and whatever runs of it."""
     parts().jobs.coordinator.cancel(path.job_id)
     return jsonify(status="OK")
 
 
-@surface.api("PUT", "/jobs/<job_id>/restart", needs="write", answers={200: Accepted}, errors=[404])
+@surface.api("PUT", "/jobs/<job_id>/restart", needs="write", answers={200: Accepted}, errors=[404], audit="job.restart")
 def restart_job(path: JobPath) -> Response:
     """Run a job that is FAILED or CANCELLED on from the task it stopped at; what earlier tasks gave is kept.
 
@@ -255,7 +255,7 @@ def restart_job(path: JobPath) -> Response:
     return jsonify(status="OK")
 
 
-@surface.api("DELETE", "/jobs/<job_id>", needs="write", answers={200: Accepted}, errors=[404, 409])
+@surface.api("DELETE", "/jobs/<job_id>", needs="write", answers={200: Accepted}, errors=[404, 409], audit="job.delete")
 def delete_job(path: JobPath) -> Response:
     """Remove a job that has ended, with its tasks, logs and events."""
     parts().jobs.coordinator.delete(path.job_id)
@@ -273,7 +273,9 @@ def _body() -> bytes:
 
 def _submit(document: JobDocument) -> Job:
     who = identity()
-    return parts().jobs.coordinator.submit(document, created_by=who.name, may_run_processes=who.may("admin"))
+    job = parts().jobs.coordinator.submit(document, created_by=who.name, may_run_processes=who.may("admin"))
+    audit.note(job.id)
+    return job
 
 
 def _ended(job: Job, timeout_s: float) -> Job:

@@ -14,6 +14,7 @@ from arc.web.counters import RequestCounters
 from arc.web.history import History
 
 if TYPE_CHECKING:
+    from arc.access.audit import AuditTrail
     from arc.access.tokens import TokenStore
     from arc.actions.node import Node
     from arc.backup.service import Backups
@@ -37,6 +38,7 @@ class Parts:
     upkeep: Upkeep
     jobs: Jobs
     fleet: Fleet
+    audit: AuditTrail
     log_ring: LogRing = field(default_factory=LogRing)
     cache: ResultCache = field(default_factory=ResultCache)
     requests: RequestCounters = field(default_factory=RequestCounters)

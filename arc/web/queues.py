@@ -73,7 +73,10 @@ def show_queue(path: QueuePath) -> Response:
     return jsonify(queue_json(parts().jobs.reader.queue(path.name)))
 
 
-@surface.api("DELETE", "/queues/<name>", needs="write", answers={200: {"description": "Done; no body"}}, errors=[404])
+@surface.api(
+    "DELETE", "/queues/<name>",
+    needs="write", answers={200: {"description": "Done; no body"}}, errors=[404], audit="queue.purge",
+)  # fmt: skip
 def purge_queue(path: QueuePath) -> Response:
     """Cancel the jobs whose tasks wait in a queue. Who serves the queue goes on to."""
     parts().jobs.coordinator.purge_queue(path.name)

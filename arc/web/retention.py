@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arc import clock
 from arc.errors import Invalid
-from arc.web import databases, parse
+from arc.web import audit, databases, parse
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
 
@@ -140,10 +140,11 @@ class PolicyExecutions(BaseModel):
     executions: list[PolicyExecution]
 
 
-@surface.api("POST", PATH, needs="admin", answers={CREATED: PolicyInfo})
+@surface.api("POST", PATH, needs="admin", answers={CREATED: PolicyInfo}, audit="retention.create")
 def create_retention_policy(body: NewPolicy) -> tuple[Response, int]:
     """Make a policy. It is carried out at the next scheduled time."""
     policy = parts().upkeep.retention.policies.create(clock.now_us(), **body.values())
+    _note(policy)
     return jsonify(policy_json(policy) | _warning(policy)), parse.created_status()
 
 
@@ -162,27 +163,37 @@ def get_retention_policy(path: PolicyPath) -> Response:
     return jsonify(policy_json(parts().upkeep.retention.policies.get(path.policy_id)))
 
 
-@surface.api("PUT", f"{PATH}/<int:policy_id>", needs="admin", answers={200: PolicyInfo}, errors=[404])
+@surface.api(
+    "PUT", f"{PATH}/<int:policy_id>", needs="admin", answers={200: PolicyInfo}, errors=[404], audit="retention.update"
+)
 def update_retention_policy(path: PolicyPath, body: PolicyChange) -> Response:
     """Change what is named; everything else stays."""
     policies = parts().upkeep.retention.policies
     policy = policies.update(path.policy_id, clock.now_us(), **body.values())
+    _note(policy)
     return jsonify(policy_json(policy) | _warning(policy))
 
 
-@surface.api("DELETE", f"{PATH}/<int:policy_id>", needs="admin", answers={200: PolicyDeleted}, errors=[404])
+@surface.api(
+    "DELETE", f"{PATH}/<int:policy_id>",
+    needs="admin", answers={200: PolicyDeleted}, errors=[404], audit="retention.delete",
+)  # fmt: skip
 def delete_retention_policy(path: PolicyPath) -> Response:
     """Delete a policy and its history."""
     parts().upkeep.retention.policies.delete(path.policy_id)
     return jsonify(message="Retention policy deleted successfully")
 
 
-@surface.api("POST", f"{PATH}/<int:policy_id>/execute", needs="admin", answers={200: Executed}, errors=[404, 503])
+@surface.api(
+    "POST", f"{PATH}/<int:policy_id>/execute",
+    needs="admin", answers={200: Executed}, errors=[404, 503], audit="retention.run",
+)  # fmt: skip
 def execute_retention_policy(path: PolicyPath, body: ExecuteRequest) -> Response:
     """Carry a policy out now, or with `dry_run` count what it would remove."""
     if not (body.dry_run or body.confirm):
         raise Invalid("Confirmation required to remove rows. Set confirm=true, or dry_run=true to preview.")
     policy, outcome = parts().upkeep.retention.execute(path.policy_id, clock.now_us(), dry_run=body.dry_run)
+    audit.note(policy.id, name=policy.name, rows=outcome.deleted_count, dry_run=body.dry_run)
     return jsonify(
         policy_id=policy.id,
         policy_name=policy.name,
@@ -217,6 +228,11 @@ def policy_json(policy: Policy) -> dict[str, Any]:
         "created_at": clock.rfc3339(policy.created_at),
         "updated_at": clock.rfc3339(policy.updated_at),
     }
+
+
+def _note(policy: Policy) -> None:
+    scope = {"database": policy.database, "measurement": policy.measurement, "retention_days": policy.retention_days}
+    audit.note(policy.id, name=policy.name, **scope, is_active=policy.is_active)
 
 
 def _warning(policy: Policy) -> dict[str, str]:

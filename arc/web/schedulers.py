@@ -61,7 +61,10 @@ def reload_continuous_queries() -> Response:
     return jsonify(message="Continuous queries reloaded", job_count=_active_queries())
 
 
-@surface.api("POST", "/api/v1/schedulers/retention/trigger", needs="admin", answers={200: RetentionTriggered})
+@surface.api(
+    "POST", "/api/v1/schedulers/retention/trigger",
+    needs="admin", answers={200: RetentionTriggered}, audit="retention.run",
+)  # fmt: skip
 def trigger_retention(body: TriggerRequest) -> Response:
     """Carry out all active retention policies now, in the background, as the schedule would.
 

@@ -104,6 +104,7 @@ class Surface(APIBlueprint):
         error_type: str = "application/json",
         headers: Iterable[dict[str, Any]] = (),
         body: dict[str, Any] | None = None,
+        audit: str = "",
         sample: samples.Samples | None = None,
     ) -> Callable[[Handler], Handler]:
         """Serve a function on all `paths`; the first is the operation's own, the others are aliases.
@@ -111,11 +112,13 @@ class Surface(APIBlueprint):
         needs: a permission, ANY (any valid token) or PUBLIC. answers: what is sent, by status or CREATED.
         errors: statuses beyond 400, 401 and 403. error_type: content type of all errors.
         body: OpenAPI `content` of a request body that no model describes.
+        audit: what a request is called in the audit trail, as `token.create`; "": it is not recorded (audit.py).
         sample: code by language, where the one made from the route would not do.
         """
 
         def register(function: Handler) -> Handler:
             function.needs = needs  # type: ignore[attr-defined]  # application.py asks the gate for it
+            function.audit = audit  # type: ignore[attr-defined]  # audit.py asks for it
             body_model = get_type_hints(function).get("body")
             for path in paths:
                 own_sample = sample or samples.request(method, _url(path), _example(function), token=needs != PUBLIC)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from arc import clock
 from arc.access.tokens import ADMIN_PERMISSIONS, EVERYONE, Identity, Token
 from arc.errors import Unauthenticated
-from arc.web import errors, parse
+from arc.web import audit, errors, parse
 from arc.web.auth import ANY, IDENTITY_KEY
 from arc.web.parts import parts
 from arc.web.surface import CREATED, Surface
@@ -213,10 +213,14 @@ def list_tokens() -> Response:
     return jsonify(success=True, status="success", tokens=found, data=found, count=len(found))
 
 
-@surface.api("POST", "/auth/tokens", "/api/v1/auth/tokens", needs="admin", answers={CREATED: TokenSecret})
+@surface.api(
+    "POST", "/auth/tokens", "/api/v1/auth/tokens",
+    needs="admin", answers={CREATED: TokenSecret}, audit="token.create",
+)  # fmt: skip
 def create_token(body: NewToken) -> Response:
     """Make a token. Without `permissions` it may read and write; its secret is in this answer and nowhere else."""
     token, secret = parts().tokens.create(**body.values(clock.now_us()))
+    _note(token)
     answer = _secret_answer(token, secret, "Token created; store it now, it is not shown again")
     answer.status_code = parse.created_status()
     return answer
@@ -234,40 +238,43 @@ def get_token(path: TokenPath) -> Response:
 
 @surface.api(
     "PATCH", "/auth/tokens/<int:token_id>", "/api/v1/auth/tokens/<int:token_id>",
-    needs="admin", answers={200: TokenChanged}, errors=[404],
+    needs="admin", answers={200: TokenChanged}, errors=[404], audit="token.update",
 )  # fmt: skip
 def update_token(path: TokenPath, body: TokenChange) -> Response:
     """Change what is named; everything else stays. It counts from the next request on."""
     changed = parts().tokens.update(path.token_id, **body.values(clock.now_us()))
+    _note(changed)
     return jsonify({**token_json(changed), "success": True, "message": "Token updated"})
 
 
 @surface.api(
     "POST", "/auth/tokens/<int:token_id>/rotate", "/api/v1/auth/tokens/<int:token_id>/rotate",
-    needs="admin", answers={200: TokenSecret}, errors=[404],
+    needs="admin", answers={200: TokenSecret}, errors=[404], audit="token.rotate",
 )  # fmt: skip
 def rotate_token(path: TokenPath) -> Response:
     """A new secret for the same token. The old one is dead when the answer arrives."""
-    return _secret_answer(*parts().tokens.rotate(path.token_id), "Token rotated; the old secret is dead")
+    token, secret = parts().tokens.rotate(path.token_id)
+    _note(token)
+    return _secret_answer(token, secret, "Token rotated; the old secret is dead")
 
 
 @surface.api(
     "POST", "/auth/tokens/<int:token_id>/revoke", "/api/v1/auth/tokens/<int:token_id>/revoke",
-    needs="admin", answers={200: Done}, errors=[404],
+    needs="admin", answers={200: Done}, errors=[404], audit="token.revoke",
 )  # fmt: skip
 def revoke_token(path: TokenPath) -> Response:
     """Switch a token off; PATCH with `enabled: true` switches it on again."""
-    parts().tokens.revoke(path.token_id)
+    _note(parts().tokens.revoke(path.token_id))
     return jsonify(success=True, message="Token revoked", token_id=path.token_id)
 
 
 @surface.api(
     "DELETE", "/auth/tokens/<int:token_id>", "/api/v1/auth/tokens/<int:token_id>",
-    needs="admin", answers={200: Done}, errors=[404],
+    needs="admin", answers={200: Done}, errors=[404], audit="token.delete",
 )  # fmt: skip
 def delete_token(path: TokenPath) -> Response:
     """Delete a token for good."""
-    parts().tokens.delete(path.token_id)
+    _note(parts().tokens.delete(path.token_id))
     return jsonify(success=True, message="Token deleted successfully", token_id=path.token_id)
 
 
@@ -316,6 +323,10 @@ def token_json(token: Token) -> dict[str, Any]:
         "project": token.project,
         "organization": token.organization,
     }
+
+
+def _note(token: Token) -> None:
+    audit.note(token.id, name=token.name, permissions=token.permissions, enabled=token.enabled)
 
 
 def _secret_answer(token: Token, secret: str, message: str) -> Response:

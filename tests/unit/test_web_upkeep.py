@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from arc.access.audit import AuditTrail
 from arc.access.tokens import TokenStore
 from arc.fleet.service import Fleet
 from arc.jobs.service import Jobs
@@ -41,7 +42,8 @@ class Api:
         self.rig = rig
         jobs = Jobs(rig.db, rig.config, rig.data_dir)  # its workers are not started
         fleet = Fleet(rig.db, rig.config, tokens, rig.store.write_lines)  # its sweeper is not started
-        parts = Parts(rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, jobs, fleet)  # type: ignore[arg-type]
+        given = (rig.config, tokens, rig.store, rig.queries, None, None, rig.upkeep, jobs, fleet, AuditTrail(rig.db))
+        parts = Parts(*given)  # type: ignore[arg-type]
         self.app = create_app(parts)
         self.client: FlaskClient = self.app.test_client()
         self.reader = {"Authorization": f"Bearer {tokens.create('reader', permissions=['read'])[1]}"}

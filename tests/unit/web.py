@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from arc import config
+from arc.access.audit import AuditTrail
 from arc.access.tokens import TokenStore
 from arc.db.engine import open_database
 from arc.fleet.service import Fleet
@@ -88,12 +89,13 @@ class WebApp:
         self.db: Database = open_database(data_dir)
         self.tokens = TokenStore(self.db)
         self.tokens.bootstrap(SECRET)
+        self.audit = AuditTrail(self.db)
         self.store = FakeStore()
         self.queries = FakeQueries()
         settings = config.load(None, {}, options)
         jobs = Jobs(self.db, settings, data_dir)  # its workers are not started
         fleet = Fleet(self.db, settings, self.tokens, self.store.write_lines)  # its sweeper is not started
-        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, jobs, fleet)  # type: ignore[arg-type]
+        self.parts = Parts(settings, self.tokens, self.store, self.queries, None, None, None, jobs, fleet, self.audit)  # type: ignore[arg-type]
         self.app = create_app(self.parts)
 
     def __enter__(self) -> Self:
