@@ -300,6 +300,10 @@ OPTIONS = (
            minimum=1),
     Option("fleet", "execution_retention_days", float, 30.0, "commands, their logs and the events of agents are deleted"
            " this long after their last change", "days", minimum=1 / 1440),
+    Option("fleet", "max_unavailable", int, 1, "machines that may reboot, or restart or update their agent, at a time"
+           " by way of this server; the others wait; 0: no limit", minimum=0),
+    Option("fleet", "max_unavailable_s", float, 1800.0, "a machine that has been silent about its reboot, restart or"
+           " update for this long makes room for the next", "seconds", minimum=1),
     Option("fleet", "public_url", str, "", "address of this server for new machines; empty: as their admin called it"),
     Option("fleet", "update_url", str, "", "address where agents find newer versions; empty: this server"),
     Option("worker", "name", str, "Worker", "name of this host among the nodes", minimum=1,

@@ -66,6 +66,7 @@ class Receipt:
     ended: list[Execution] = field(default_factory=list)
     ended_actions: list[Copy] = field(default_factory=list)
     has_replies: bool = False
+    has_actions: bool = False
     said_goodbye: bool = False
     may_report: bool = False  # an agent that nobody knows registers first
 
@@ -162,6 +163,7 @@ class Intake:
     ) -> None:
         registration = Registration.parse(message, agent_id)
         event = self._agents.register(
+            receipt.has_actions = True
             tx,
             agent_id,
             registration,

@@ -1,6 +1,7 @@
 """Relay: actions of agents by way of the server, which agents ask and nobody can call.
 
 schedule -> row PENDING -> messages (at the agent's next poll, until it has answered) -> take: answer, copies, report
+-> (committed) settle: wakes who waits for a change or for a place (places.py)
 What an agent says of its own actions wins, but what has ended stays as it is. Between two reports the server shows
 the last one. Source: the actions specification, section 9.5.
 """
@@ -19,13 +20,15 @@ from arc import clock
 from arc.db.fleet_tables import agent_actions, agent_nodes
 from arc.errors import Conflict, Invalid, NotFound, Unavailable
 from arc.fleet.messages import Fields
+from arc.fleet.values import refuse_nul
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import sqlalchemy as sa
 
     from arc.db.engine import Database
+    from arc.fleet.places import Places
 
 PENDING, LOST = "PENDING", "LOST"  # beside NEW, RUNNING, DONE, FAILED of the agents
 SHOWN = {PENDING: "NEW", LOST: "FAILED"}  # what clients are told
@@ -58,6 +61,7 @@ _COUNT = (
     .select_from(agent_actions)
     .where(_C.agent_id == bindparam("agent"), _C.finished_at.is_not(None))
 )
+_HAND = update(agent_actions).where(_C.number == bindparam("row")).values(handed_at=bindparam("at"))
 _REPORT = select(agent_nodes.c.report, agent_nodes.c.observed_at).where(agent_nodes.c.agent_id == bindparam("agent"))
 
 
@@ -121,11 +125,15 @@ class Copy:
 
 
 class Relay:
-    """Any thread may call it."""
+    """Any thread may call it. wake: has an agent that waits for work ask for it."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, places: Places, wake: Callable[[str], None]) -> None:
         self._db = db
+        self._places = places
+        self._wake = wake
         self._lock = threading.Lock()
+        self._watchers: list[tuple[str, threading.Event]] = []  # of whose actions, and what to set at a change
+        self._is_stopping = False
         self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
         self._wanted: set[str] = set()  # agents that shall report
         self._asked_at: dict[str, float] = {}  # when that was asked for last, in monotonic seconds
@@ -135,6 +143,11 @@ class Relay:
             found = connection.scalars(select(_C.agent_id).where(_UNTOLD).distinct()).all()
         with self._lock:
             self._untold.update(found)
+
+    def stop_waiting(self) -> None:
+        """Nobody waits for a change from now on."""
+        self._is_stopping = True
+        self._notify(None)
 
     def ask_for_report(self, agent_id: str) -> None:
         """Have an agent tell everything again, of which nothing is known although somebody wants to know it."""
@@ -162,17 +175,21 @@ class Relay:
     def cancel(self, agent_id: str, action_id: str, reason: str, now_us: int) -> str:
         """End an action the agent cannot have, else have the agent told. Returns the state it is in then.
 
-        Raises ActionNotFound, ActionFinished.
+        Raises ActionNotFound, ActionFinished, Invalid.
         """
+        refuse_nul("reason", reason)
         with self._db.transaction() as tx:
             row = _one(tx, agent_id, action_id)
             if row.finished_at is not None:
                 raise ActionFinished(row.action_id)
-            if row.state == PENDING and row.handed_at is None:
-                text = f"cancelled: {reason}" if reason else "cancelled"
-                _end(tx, row, "Cancelled", text, now_us)
-                return "CANCELLED"
-            tx.execute(update(agent_actions).where(_C.number == row.number).values(cancel_reason=reason))
+            is_here = row.state == PENDING and row.handed_at is None
+            if is_here:
+                _end(tx, row, "Cancelled", f"cancelled: {reason}" if reason else "cancelled", now_us)
+            else:
+                tx.execute(update(agent_actions).where(_C.number == row.number).values(cancel_reason=reason))
+        if is_here:
+            self.settle(agent_id, now_us)
+            return "CANCELLED"
         self._tell(agent_id)
         return shown(row.state)
 
@@ -185,20 +202,17 @@ class Relay:
                 self._wanted.discard(agent_id)
         if agent_id not in self._untold:
             return found
-        with self._db.transaction() as tx:
-            rows = tx.execute(_WAITING, {"agent": agent_id}).all()
-            for row in rows:
-                if row.request is not None and may_hand(row.action_id, cancel=False):
-                    found.append({"type": "action", "op": "schedule", **json.loads(row.request)})
-                if row.cancel_reason is not None and may_hand(row.action_id, cancel=True):
-                    found.append({"type": "action", "op": "cancel", "id": row.action_id, "reason": row.cancel_reason})
-            if ids := [message["id"] for message in found if message["id"]]:
-                handed = (_C.agent_id == agent_id) & _C.action_id.in_(ids) & _C.handed_at.is_(None)
-                tx.execute(update(agent_actions).where(handed).values(handed_at=now_us))
-        if not rows:
-            with self._lock:
-                self._untold.discard(agent_id)
-        return found
+        with self._lock:
+            self._untold.discard(agent_id)  # first: what comes after the look puts it in again
+        rows = None
+        try:
+            with self._db.transaction() as tx:
+                rows = tx.execute(_WAITING, {"agent": agent_id}).all()
+                found += self._hand_over(tx, rows, may_hand, now_us)
+            return found
+        finally:
+            if rows != []:
+                self._tell(agent_id)
 
     def take(self, tx: sa.Connection, agent_id: str, message: Fields, now_us: int) -> list[Copy]:
         """Take in what an agent says; returns the actions that have ended by it. Raises Invalid."""
@@ -207,10 +221,36 @@ class Relay:
         for answer in _list(message, "answers"):
             _settle(tx, agent_id, Fields(answer, "each answer"), now_us)
         copies = [Copy.parse(raw) for raw in _list(message, "copies")]
-        changed = [copy for copy in copies if _keep(tx, agent_id, copy)]
+        changed = [copy for copy in copies if _keep(tx, agent_id, copy, now_us)]
         if (known := message.raw("known")) is not None:
             _lose(tx, agent_id, known, now_us)
         return [copy for copy in changed if copy.finished_at is not None]
+
+    def settle(self, agent_id: str, now_us: int) -> None:
+        """After something about an agent's actions was stored: wake who waits for it."""
+        self._notify(agent_id)
+        if not self._places.is_contended:
+            return
+        with self._db.read() as connection:
+            waiting = self._places.next_in_line(connection, now_us)
+        for each in waiting:
+            self._wake(each)
+
+    def wait_for_change(self, agent_id: str, action_id: str, revision: int, timeout_s: float) -> None:
+        """Until an action has another revision, or the time is over. Raises ActionNotFound."""
+        watcher = agent_id, threading.Event()
+        until_s = time.monotonic() + timeout_s
+        with self._lock:
+            self._watchers.append(watcher)
+        try:
+            # A look at the database follows each report of the agent only.
+            while not self._is_stopping and self.info(agent_id, action_id)[1] == revision:
+                if not watcher[1].wait(until_s - time.monotonic()):
+                    break
+                watcher[1].clear()
+        finally:
+            with self._lock:
+                self._watchers.remove(watcher)
 
     def report(self, agent_id: str) -> tuple[dict[str, Json], int] | None:
         """What the agent said of itself, and when; None when it never did."""
@@ -243,9 +283,27 @@ class Relay:
         with self._db.transaction() as tx:
             return tx.execute(delete(agent_actions).where(_C.finished_at < before_us)).rowcount
 
+    def _hand_over(self, tx: sa.Connection, rows: Iterable[Any], may_hand: MayHand, now_us: int) -> Iterator[Message]:
+        is_held = False  # and all that comes after it: the agent gets its actions in order
+        for row in rows:
+            if row.request is not None:
+                is_held = is_held or self._places.must_wait(tx, row, now_us)
+                if not is_held and may_hand(row.action_id, cancel=False):
+                    if row.handed_at is None:
+                        tx.execute(_HAND, {"row": row.number, "at": now_us})
+                    yield {"type": "action", "op": "schedule", **json.loads(row.request)}
+            if row.cancel_reason is not None and may_hand(row.action_id, cancel=True):
+                yield {"type": "action", "op": "cancel", "id": row.action_id, "reason": row.cancel_reason}
+
     def _tell(self, agent_id: str) -> None:
         with self._lock:
             self._untold.add(agent_id)
+
+    def _notify(self, agent_id: str | None) -> None:
+        with self._lock:
+            for watched, changed in self._watchers:
+                if agent_id in (None, watched):
+                    changed.set()
 
 
 def shown(state: str) -> str:
@@ -288,11 +346,11 @@ def _settle(tx: sa.Connection, agent_id: str, answer: Fields, now_us: int) -> No
         _end(tx, row, fields.text("kind", "Refused"), fields.text("message", "refused by the agent"), now_us)
 
 
-def _keep(tx: sa.Connection, agent_id: str, copy: Copy) -> bool:
+def _keep(tx: sa.Connection, agent_id: str, copy: Copy, now_us: int) -> bool:
     """Whether the copy was news. What was lost and is there again goes on."""
     row = tx.execute(_ONE, {"agent": agent_id, "action": copy.action_id}).first()
     values = {"seq": copy.seq, "revision": copy.revision, "kind": copy.kind, "state": copy.state}
-    values |= {"finished_at": copy.finished_at, "info": _text(copy.info), "request": None}
+    values |= {"finished_at": copy.finished_at, "info": _text(copy.info), "request": None, "handed_at": now_us}
     if row is None:
         tx.execute(insert(agent_actions), {"agent_id": agent_id, "action_id": copy.action_id, "attempts": 0, **values})
         return True

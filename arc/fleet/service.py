@@ -19,6 +19,7 @@ from arc.fleet.executions import ExecutionStore
 from arc.fleet.hub import Hub
 from arc.fleet.intake import Intake
 from arc.fleet.news import News
+from arc.fleet.places import Places
 from arc.fleet.presence import Presence
 from arc.fleet.relay import Relay
 from arc.fleet.sweeper import Step, Sweeper
@@ -59,7 +60,8 @@ class Fleet:
         self.agents = AgentStore(db, name)
         self.executions = ExecutionStore(db, name)
         self.enrolment = Enrolment(db, credentials)
-        self.relay = Relay(db)
+        places = Places(self._options["max_unavailable"], self._options["max_unavailable_s"])
+        self.relay = Relay(db, places, lambda agent_id: self.hub.wake(agent_id))
         self.counters = FleetCounters()
         self.news = News(write_lines)
         self.presence = Presence()
@@ -79,6 +81,7 @@ class Fleet:
         """Answer the polls that wait."""
         self.hub.close()
 
+        self.relay.stop_waiting()
     def stop(self) -> None:
         """May be called twice."""
         self.hub.close()
@@ -93,6 +96,8 @@ class Fleet:
         now_us = clock.now_us()
         receipt = self._intake.receive(agent_id, speaker, epoch, messages, now_us)
         for event in receipt.events:
+        if receipt.has_actions:
+            self.relay.settle(agent_id, now_us)
             self.news.agent(agent_id, event, now_us)
         for execution in receipt.ended:
             self.news.ended(execution)

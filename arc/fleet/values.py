@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any
 
+from arc.errors import Invalid
+
 _NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
@@ -45,3 +47,9 @@ def _ordered(value: Any) -> Any:
         keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
         return {key: _ordered(value[key]) for key in keys}
     return [_ordered(each) for each in value] if isinstance(value, list) else value
+
+
+def refuse_nul(name: str, text: str) -> None:
+    """For texts that users give: PostgreSQL cannot hold U+0000. Raises Invalid."""
+    if "\0" in text:
+        raise Invalid(f"{name} must not contain U+0000")

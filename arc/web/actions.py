@@ -37,7 +37,7 @@ FAMILIES = {  # codes of errors that other parts raise
     families.TooLarge: "TooLarge",
     families.NotFound: "NotFound",
 }
-_waiters = threading.BoundedSemaphore(MAX_WAITERS)
+waiters = threading.BoundedSemaphore(MAX_WAITERS)
 _ID = "9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02"
 
 surface = Surface(
@@ -272,11 +272,11 @@ def show_action(path: ActionPath, query: InfoQuery) -> Response:
     """An action and its history. With `wait`, answers when the action has changed, or when that time is over."""
     engine = _engine()
     revision = engine.get(path.action_id)[0].revision
-    if query.wait and (query.revision is None or query.revision == revision) and _waiters.acquire(blocking=False):
+    if query.wait and (query.revision is None or query.revision == revision) and waiters.acquire(blocking=False):
         try:
             engine.wait_for_change(path.action_id, revision, query.wait)
         finally:
-            _waiters.release()
+            waiters.release()
         revision = engine.get(path.action_id)[0].revision
     answer = jsonify(engine.info(path.action_id))
     answer.set_etag(str(revision))

@@ -96,10 +96,17 @@ def list_finished_agent_actions(path: AgentPath, query: actions.FinishedQuery) -
 
 
 @surface.api("GET", f"{ROOT}/actions/info/<action_id>", needs="read", answers={200: actions.ActionInfo}, errors=[404])
-def show_agent_action(path: AgentActionPath) -> Response:
-    """An action and its history, as the agent reported them last."""
+def show_agent_action(path: AgentActionPath, query: actions.InfoQuery) -> Response:
+    """An action and its history, as the agent reported them last. With `wait`, answers when that changes."""
     _check(path.agent_id)
-    info, revision = fleet().relay.info(path.agent_id, path.action_id)
+    relay, action = fleet().relay, (path.agent_id, path.action_id)
+    info, revision = relay.info(*action)
+    if query.wait and query.revision in (None, revision) and actions.waiters.acquire(blocking=False):
+        try:
+            relay.wait_for_change(*action, revision, query.wait)
+        finally:
+            actions.waiters.release()
+        info, revision = relay.info(*action)
     answer = jsonify(info)
     answer.set_etag(str(revision))
     answer.make_conditional(request)

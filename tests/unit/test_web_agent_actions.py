@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from arc.actions import execkind, testkinds
 from arc.actions.execkind import Allowed
 from arc.fleet.intake import Speaker
+from arc.web import actions as web_actions
 from tests.unit.web import ADMIN, WebApp
 
 if TYPE_CHECKING:
@@ -126,3 +129,33 @@ def test_secret_arguments_are_handed_on_and_not_shown(web: Relayed) -> None:
     assert shown["args"] == {"command": "true", "env": "********"}
     again = web.schedule(EXEC, {"command": "true"}, query=f"?action_id={action_id}")
     assert refusal(again) == (409, "ActionAlreadyExists")
+
+
+def test_waiting_for_a_change(web: Relayed) -> None:
+    web.report()
+    action_id = web.schedule(PING, {}).get_json()["id"]
+    path = f"/actions/info/{action_id}"
+    first = web.get(path)
+    assert web.get(path, ADMIN | {"If-None-Match": first.headers["ETag"]}).status_code == 304
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(web.get, f"{path}?wait=60&revision=0")
+        action = first.get_json()["action"] | {"state": "RUNNING"}
+        web.say({"type": "actions", "copies": [{"seq": 1, "revision": 7, "info": {"action": action, "history": []}}]})
+        changed = waiting.result(10)
+
+    assert changed.get_json()["action"]["state"] == "RUNNING"
+    assert changed.headers["ETag"] == '"7"'
+    assert web.get(f"{path}?wait=60&revision=3").headers["ETag"] == '"7"'  # it has changed since
+    assert web.get(f"{path}?wait=61").status_code == 400
+
+
+def test_only_so_many_may_wait(web: Relayed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arc.web.actions.waiters", threading.BoundedSemaphore(1))
+    web.report()
+    action_id = web.schedule(PING, {}).get_json()["id"]
+
+    with web_actions.waiters:
+        answer = web.get(f"/actions/info/{action_id}?wait=60")  # does not wait
+
+    assert answer.get_json()["action"]["state"] == "NEW"
