@@ -150,6 +150,7 @@ class Intake:
         elif kind == "reply":
             self._reply(tx, agent_id, message, now_us, receipt)
         elif kind == "actions":
+            receipt.has_actions = True
             receipt.ended_actions += self._relay.take(tx, agent_id, message, now_us)
         elif kind == "received":
             self._executions.received(tx, agent_id, _request_ids(message), now_us)
@@ -163,7 +164,6 @@ class Intake:
     ) -> None:
         registration = Registration.parse(message, agent_id)
         event = self._agents.register(
-            receipt.has_actions = True
             tx,
             agent_id,
             registration,

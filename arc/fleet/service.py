@@ -80,8 +80,8 @@ class Fleet:
     def stop_waiting(self) -> None:
         """Answer the polls that wait."""
         self.hub.close()
-
         self.relay.stop_waiting()
+
     def stop(self) -> None:
         """May be called twice."""
         self.hub.close()
@@ -95,9 +95,9 @@ class Fleet:
         """Take in a batch; any is a sign of life. Raises Denied, Invalid, Unavailable."""
         now_us = clock.now_us()
         receipt = self._intake.receive(agent_id, speaker, epoch, messages, now_us)
-        for event in receipt.events:
         if receipt.has_actions:
             self.relay.settle(agent_id, now_us)
+        for event in receipt.events:
             self.news.agent(agent_id, event, now_us)
         for execution in receipt.ended:
             self.news.ended(execution)
