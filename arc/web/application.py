@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from flask import Response, current_app, request
 from flask.json.provider import JSONProvider
-from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-import arc
 from arc import logs
 from arc.web import (
     actions,
@@ -62,13 +60,11 @@ from arc.web import (
 from arc.web.auth import ANY, Gate
 from arc.web.counters import UNKNOWN
 from arc.web.parts import parts
-from arc.web.surface import Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from flask_openapi3.models.path_item import PathItem
 
     from arc.web.parts import Parts
     from arc.web.surface import Finish, HotRoute
@@ -135,25 +131,15 @@ _SANE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 def create_app(handed: Parts) -> OpenAPI:
     """The WSGI application; what it serves is in SURFACES."""
-    app = OpenAPI(
-        "arc.web",
-        info=Info(title="Arc", version=arc.__version__, description=documentation.ABOUT),
-        security_schemes=documentation.SECURITY_SCHEMES,
-        validation_error_status=400,
-        validation_error_model=Error,
-        validation_error_callback=_on_validation_error,
-        doc_ui=False,
-        static_folder=None,
-    )
+    app = OpenAPI("arc.web", validation_error_callback=_on_validation_error, doc_ui=False, static_folder=None)
     app.request_class = parse.ArcRequest
     app.json = _Orjson(app)
     for surface in SURFACES:
-        _share_paths(surface.paths, app.paths)
-        app.register_api(surface)
+        app.register_blueprint(surface)
     auth = handed.config.section("auth")
     public = [path for surface in SURFACES for path in surface.public_paths]
     gate = Gate(handed.tokens, enabled=auth["enabled"], public=[*public, *auth["allowlist"]])
-    app.extensions |= {"arc": handed, "arc.gate": gate, "arc.openapi": documentation.document(app)}
+    app.extensions |= {"arc": handed, "arc.gate": gate}
     app.before_request(_note_route)
     app.before_request(influx.influxql_instead_of_sql)
     app.before_request(_check_access)
@@ -162,13 +148,6 @@ def create_app(handed: Parts) -> OpenAPI:
     hot = {path: route for surface in SURFACES for path, route in surface.hot_routes.items()}
     app.wsgi_app = Entry(app.wsgi_app, hot, gate, handed)  # type: ignore[method-assign]
     return app
-
-
-def _share_paths(paths: dict[str, PathItem], described: dict[str, PathItem]) -> None:
-    """Keep what earlier surfaces have on the same paths, as GET /query and POST /query; registering would drop it."""
-    for path in paths.keys() & described.keys():
-        operations = {verb: operation for verb, operation in paths[path] if operation is not None}
-        paths[path] = described[path].model_copy(update=operations)
 
 
 class Entry:

@@ -23,21 +23,22 @@ How to add a route
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from flask import Response, current_app, request
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
+import arc
 from arc.errors import NotFound
 from arc.web.auth import PUBLIC
 from arc.web.compression import compress
 from arc.web.openapi30 import downgrade
 from arc.web.surface import Error, Surface
-
-if TYPE_CHECKING:
-    from flask_openapi3.openapi import OpenAPI
 
 ABOUT = """\
 Metrics in over HTTP, SQL out. Send a token with every request, as `Authorization: Bearer <token>` or
@@ -113,7 +114,8 @@ surface = Surface("documentation", "Documentation", "This description, for peopl
 @surface.api("GET", "/openapi.json", needs=PUBLIC, answers={200: {"description": "OpenAPI 3.0 of this server"}})
 def openapi_document() -> Response:
     """This document."""
-    answer = Response(current_app.extensions["arc.openapi"], mimetype="application/json")
+    surfaces = tuple(each for each in current_app.blueprints.values() if isinstance(each, Surface))
+    answer = Response(document(surfaces), mimetype="application/json")
     answer.add_etag()
     answer.make_conditional(request)
     return answer
@@ -148,9 +150,20 @@ def page_asset(path: AssetPath) -> Response:
     return compress(answer)
 
 
-def document(app: OpenAPI) -> bytes:
-    """The OpenAPI document of an application with all its routes."""
-    app.components_schemas[Error.__name__] = Error.model_json_schema()
+@cache
+def document(surfaces: tuple[Surface, ...]) -> bytes:
+    """The OpenAPI document of all their routes."""
+    app = OpenAPI(
+        "arc.web",
+        info=Info(title="Arc", version=arc.__version__, description=ABOUT),
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_status=400,
+        validation_error_model=Error,
+        doc_ui=False,
+        static_folder=None,
+    )
+    for each in surfaces:
+        each.describe(app)
     described = {**app.api_doc, "security": [{name: []} for name in SECURITY_SCHEMES]}
     return orjson.dumps(downgrade(described))
 

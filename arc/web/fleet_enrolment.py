@@ -127,7 +127,7 @@ _PROGRAM = {
     "description": "A zipapp: `python3 arc-agent.pyz agent`",
     "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
 }
-surface.components_schemas["EnrolmentToken"] = EnrolmentToken.model_json_schema()
+surface.further_models.append(EnrolmentToken)
 
 
 @surface.api(

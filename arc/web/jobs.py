@@ -66,8 +66,7 @@ _DOCUMENT = {
 
 surface = Surface("jobs", "Jobs", "Workflows: tasks that run one after another, in containers or as processes.")
 surface.before_request(only_with_jobs)
-_SCHEMA = JobDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-surface.components_schemas |= {**_SCHEMA.pop("$defs"), "JobDocument": _SCHEMA}
+surface.further_models.append(JobDocument)
 
 
 class JobPath(BaseModel):

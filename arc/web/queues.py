@@ -89,4 +89,4 @@ def list_nodes() -> Response:
     return jsonify([node_json(node) for node in parts().jobs.reader.nodes()])
 
 
-surface.components_schemas[NodeInfo.__name__] = NodeInfo.model_json_schema()
+surface.further_models.append(NodeInfo)

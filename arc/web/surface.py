@@ -1,6 +1,8 @@
 """Surface: a blueprint whose routes say in one place where they are, who may call and what they answer.
 
-@surface.api("POST", paths..., needs=..., answers=...) -> flask-openapi3 -> Flask route + OpenAPI operation
+@surface.api("POST", paths..., needs=..., answers=...) -> Flask route, its parameters checked by flask-openapi3
+documentation.document -> surface.describe -> OpenAPI operations of all its routes
+To describe takes longer than everything else of a start, and few ask; so it waits until somebody does.
 The recipe for a new route stands in arc/web/documentation.py.
 """
 
@@ -22,6 +24,7 @@ from arc.web.auth import ANY, PUBLIC
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+    from flask_openapi3.openapi import OpenAPI
 
     from arc.web.parts import Parts
 
@@ -30,6 +33,7 @@ Finish = Callable[[], None]  # the second half of a write
 HotHandler = Callable[["Parts", "WSGIEnvironment"], Finish]
 Answer = type[BaseModel] | dict[str, Any] | None  # a model of JSON, a response object of OpenAPI, or no body
 
+_REF = "#/components/schemas/{model}"
 CREATED: Final = -1  # the status of a new thing: 201 on /api/v1, 200 on the older paths
 
 DATABASE_HEADER = {
@@ -90,9 +94,12 @@ class Surface(APIBlueprint):
     """Routes of one surface, under one heading of the documentation."""
 
     def __init__(self, name: str, title: str, about: str) -> None:
-        super().__init__(name, f"arc.web.{name}", abp_tags=[Tag(name=title, description=about)])
+        super().__init__(name, f"arc.web.{name}", doc_ui=False)
         self.hot_routes: dict[str, HotRoute] = {}
         self.public_paths: set[str] = set()
+        self.further_models: list[type[BaseModel]] = []  # which `body` or `answers` refer to by name
+        self._tag = Tag(name=title, description=about)
+        self._described: list[_Described] = []
 
     def api(
         self,
@@ -119,27 +126,14 @@ class Surface(APIBlueprint):
         def register(function: Handler) -> Handler:
             function.needs = needs  # type: ignore[attr-defined]  # application.py asks the gate for it
             function.audit = audit  # type: ignore[attr-defined]  # audit.py asks for it
-            body_model = get_type_hints(function).get("body")
             for path in paths:
-                own_sample = sample or samples.request(method, _url(path), _example(function), token=needs != PUBLIC)
-                route = getattr(self, method.lower())  # flask-openapi3's own decorator
-                route(
-                    path,
-                    operation_id=function.__name__
-                    + ("" if path == paths[0] else re.sub(r"\W+", "_", _url(path)).rstrip("_")),
-                    summary=function.__name__.replace("_", " ").capitalize(),
-                    responses=_responses(path, needs, answers, errors, error_type),
-                    openapi_extensions=_extensions(needs, body, own_sample),
-                )(function)
-                operation = getattr(self.paths[_url(path)], method.lower())
-                operation.parameters = (operation.parameters or []) + [Parameter(**header) for header in headers]
-                if body_model and operation.requestBody:
-                    needed = (field.is_required() for field in body_model.model_fields.values())
-                    operation.requestBody.required = any(needed)
-                operation.description = _notes(function, needs, alias_of="" if path == paths[0] else paths[0])
+                getattr(self, method.lower())(path)(function)  # flask-openapi3's own decorator
             if needs == PUBLIC:
                 # What a parameter stands for may be the path of another route, and the route itself knows.
                 self.public_paths.update(path for path in paths if "<" not in path)
+            self._described.append(
+                _Described(function, method, paths, needs, answers, errors, error_type, headers, body, sample)
+            )
             return function
 
         return register
@@ -157,6 +151,52 @@ class Surface(APIBlueprint):
             return handler
 
         return register
+
+    def describe(self, app: OpenAPI) -> None:
+        """Add what is served here to a description; the application serves nothing, it only collects."""
+        for model in self.further_models:
+            schema = model.model_json_schema(ref_template=_REF)
+            app.components_schemas |= {**schema.pop("$defs", {}), model.__name__: schema}
+        for described in self._described:
+            for path in described.paths:
+                described.add_to(app, path, self._tag)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What api() was told of one function."""
+
+    function: Callable[..., Any]
+    method: str
+    paths: tuple[str, ...]
+    needs: str
+    answers: Mapping[int, Answer]
+    errors: Iterable[int]
+    error_type: str
+    headers: Iterable[dict[str, Any]]
+    body: dict[str, Any] | None
+    sample: samples.Samples | None
+
+    def add_to(self, app: OpenAPI, path: str, tag: Tag) -> None:
+        function, is_alias = self.function, path != self.paths[0]
+        body_model = get_type_hints(function).get("body")
+        example = body_model.model_json_schema().get("example", {}) if body_model else None
+        sample = self.sample or samples.request(self.method, _url(path), example, token=self.needs != PUBLIC)
+        route = getattr(app, self.method.lower())  # flask-openapi3's own decorator
+        route(
+            path,
+            endpoint=f"{self.method} {path}".replace(".", " "),
+            operation_id=function.__name__ + (re.sub(r"\W+", "_", _url(path)).rstrip("_") if is_alias else ""),
+            summary=function.__name__.replace("_", " ").capitalize(),
+            tags=[tag],
+            responses=_responses(path, self.needs, self.answers, self.errors, self.error_type),
+            openapi_extensions=_extensions(self.needs, self.body, sample),
+        )(function)
+        operation = getattr(app.paths[_url(path)], self.method.lower())
+        operation.parameters = (operation.parameters or []) + [Parameter(**header) for header in self.headers]
+        if body_model and operation.requestBody:
+            operation.requestBody.required = any(field.is_required() for field in body_model.model_fields.values())
+        operation.description = _notes(function, self.needs, alias_of=self.paths[0] if is_alias else "")
 
 
 def _url(path: str) -> str:
@@ -197,9 +237,3 @@ def _extensions(needs: str, body: dict[str, Any] | None, sample: samples.Samples
 def _error(description: str, content_type: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{Error.__name__}"}
     return {"description": description, "content": {content_type: {"schema": schema}}}
-
-
-def _example(function: Callable[..., Any]) -> Any:
-    """The example of the model that a handler takes as `body`; None when it takes none."""
-    model = get_type_hints(function).get("body")
-    return model.model_json_schema().get("example", {}) if model else None

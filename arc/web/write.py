@@ -114,7 +114,7 @@ class WriteItem(BaseModel):
     fields: dict[str, Any] | None = None
 
 
-surface.components_schemas[WriteItem.__name__] = WriteItem.model_json_schema()
+surface.further_models.append(WriteItem)
 
 
 class FlushQuery(BaseModel):
