@@ -65,7 +65,7 @@ class AuditTrail:
     def record(
         self,
         action: str,
-        object_name: object,
+        object_name: str,
         details: Mapping[str, object],
         *,
         status: int,
@@ -82,7 +82,7 @@ class AuditTrail:
             "client": client[:64],
             "request_id": request_id,
             "action": action,
-            "object": str(object_name)[:255],
+            "object": object_name[:255],
             "details": json.dumps(details),
             "status": status,
         }

@@ -125,8 +125,8 @@ def _record(action: str, in_path: dict[str, Any], status: int) -> None:
     """in_path: variables of the path; what is public has its secret there, so then none of them."""
     noted, more = request.environ.get(_NOTE_KEY, (None, {}))
     named = next((name for name in reversed(in_path) if name.endswith(("_id", "name"))), "")
-    object_name = noted if noted is not None else in_path.get(named, "")
-    details = {name: str(value)[:255] for name, value in in_path.items() if noted is not None or name != named} | more
+    object_name = str(noted if noted is not None else in_path.get(named, ""))
+    details = {name: str(value)[:255] for name, value in in_path.items() if str(value) != object_name} | more
     try:
         parts().audit.record(
             action,

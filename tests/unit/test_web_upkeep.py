@@ -362,3 +362,35 @@ def test_what_upkeep_did_is_counted(api: Api) -> None:
     assert (found["retention_executions_total"], found["retention_records_deleted_total"]) == (1, 200)
     assert (found["continuous_query_executions_total"], found["continuous_query_records_written_total"]) == (1, 3)
     assert api.ask("GET", "/metrics/endpoints")["retention"]["failures_total"] == 0
+
+
+# ---------------------------------------------------------------------------------------------------- audit trail
+
+
+def test_what_removes_rows_is_in_the_audit_trail(api: Api) -> None:
+    api.rig.write_files(1)
+    policy_id = api.ask("POST", "/api/v1/retention", POLICY, status=201)["id"]
+    api.ask("POST", f"/api/v1/retention/{policy_id}/execute", {"dry_run": True})
+    api.ask("PUT", f"/api/v1/retention/{policy_id}", {"is_active": False})
+    api.ask("DELETE", f"/api/v1/retention/{policy_id}")
+    query_id = api.ask("POST", "/api/v1/continuous_queries", QUERY, status=201)["id"]
+    api.ask("DELETE", f"/api/v1/continuous_queries/{query_id}")
+    gone = {"database": "default", "measurement": "cpu", "where": "host = 'h1'", "confirm": True}
+    api.ask("POST", "/api/v1/delete", gone)
+    api.ask("DELETE", "/api/v1/databases/default?confirm=true", headers=api.deleter, status=403)
+    api.ask("DELETE", "/api/v1/databases/default?confirm=true")
+
+    entries = api.ask("GET", "/api/v1/audit")["entries"]
+    assert [(entry["action"], entry["object"], entry["status"]) for entry in reversed(entries)] == [
+        ("retention.create", str(policy_id), 201),
+        ("retention.run", str(policy_id), 200),
+        ("retention.update", str(policy_id), 200),
+        ("retention.delete", str(policy_id), 200),
+        ("continuous_query.create", str(query_id), 201),
+        ("continuous_query.delete", str(query_id), 200),
+        ("rows.delete", "default.cpu", 200),
+        ("database.drop", "default", 403),
+        ("database.drop", "default", 200),
+    ]
+    assert entries[2]["details"] == {"rows": 3, "dry_run": False}
+    assert "h1" not in str(entries)
