@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from arc.agent.client import Refused
@@ -32,6 +33,8 @@ JOIN_S = 1.0  # of a thread that may be in the middle of connecting
 BATCH_BYTES, BATCH_MESSAGES = 700_000, 500  # the server takes 1 MB and 1,000
 NO_ANSWER = (OSError, ValueError, KeyError, TypeError)  # nobody there, or no server of Arc's
 TOO_MUCH = (400, 413)  # answers to a batch that the server will never take
+BROKEN = 500  # the answer of a server that trips over a message, or over everything
+STUCK_ANSWERS, STUCK_S = 10, 600.0  # so many of these, for so many seconds, until a message is given up
 
 
 class Link:
@@ -58,6 +61,7 @@ class Link:
         self._drained = threading.Event()
         self._registered = threading.Event()
         self._last_error = ""
+        self._given_up = 0  # messages since the start
         self._threads = [
             threading.Thread(target=self._guard, args=(self._send, client.messages), name="sender", daemon=True),
             threading.Thread(target=self._guard, args=(self._poll, client.polls), name="poller", daemon=True),
@@ -104,7 +108,7 @@ class Link:
             connection.close()
 
     def _send(self) -> None:
-        attempt = _Attempts()
+        attempt, broken = _Attempts(), _Broken()
         is_epoch_known = False
         while not self._stop.is_set():
             batch = self._spool.batch(BATCH_BYTES, BATCH_MESSAGES) if is_epoch_known else []
@@ -117,10 +121,14 @@ class Link:
                 receipt = self._client.post(self._spool.epoch, batch)
                 self._take(receipt, is_first=not is_epoch_known)
                 is_epoch_known = True
+                broken.count = 0
                 self._up(attempt)
             except Refused as error:
                 if error.status in TOO_MUCH and batch:
-                    self._send_singly(batch)
+                    self._send_singly(batch, TOO_MUCH)
+                elif error.status == BROKEN and batch and broken.is_enough():
+                    broken.count = 0
+                    self._send_singly(batch, (*TOO_MUCH, BROKEN))
                 else:
                     self._down(attempt, error, REFUSED_RETRY_S if error.status < 500 else 0.0)
             except (*NO_ANSWER, SpoolFailed) as error:
@@ -135,18 +143,29 @@ class Link:
             log.warning("the server rejects message %s: %s", each.get("seq"), each.get("error"))
         self._spool.acknowledge(receipt.last_seq)
 
-    def _send_singly(self, batch: list[tuple[int, str]]) -> None:
-        """Find the message that spoils the batch and give it up, so that the others do not wait for ever."""
+    def _send_singly(self, batch: list[tuple[int, str]], hopeless: tuple[int, ...]) -> None:
+        """Find the message that spoils the batch and give it up, so that the others do not wait for ever.
+
+        hopeless: answers that tell which it is. Of BROKEN only the first counts: it may be the server that is broken,
+        and then one message is lost in STUCK_S, not all.
+        """
         for seq, body in batch:
             try:
                 self._take(self._client.post(self._spool.epoch, [(seq, body)]), is_first=False)
             except Refused as error:
-                if error.status not in TOO_MUCH:
+                if error.status not in hopeless or not self._give_up(seq, error) or error.status == BROKEN:
                     return
-                log.error("message %d cannot be delivered and is given up: %s", seq, error)
-                self._spool.forget(seq)
-            except NO_ANSWER:
+            except (*NO_ANSWER, SpoolFailed):
                 return
+
+    def _give_up(self, seq: int, error: Refused) -> bool:
+        try:
+            self._spool.forget(seq)
+        except SpoolFailed:
+            return False
+        self._given_up += 1
+        log.error("message %d cannot be delivered and is given up (%d so far): %s", seq, self._given_up, error)
+        return True
 
     def _poll(self) -> None:
         attempt = _Attempts()
@@ -213,3 +232,18 @@ class _Attempts:
         longest_s = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self.count, 10))
         self.count += 1
         return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - so that a fleet does not come back at once
+
+
+class _Broken:
+    """Answers of a broken server since a batch got through."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since_s = 0.0
+
+    def is_enough(self) -> bool:
+        """Whether they are, with one more."""
+        if self.count == 0:
+            self._since_s = time.monotonic()
+        self.count += 1
+        return self.count >= STUCK_ANSWERS and time.monotonic() - self._since_s >= STUCK_S

@@ -145,7 +145,7 @@ agent_actions = Table(  # copies of the actions of agents, and those an agent ha
     Column("request", Text),  # JSON object: what the agent is to be told; null once it knows
     Column("cancel_reason", Text),  # the agent is to be told that, too; null once it knows
     Column("attempts", Integer, nullable=False),
-    Column("handed_at", BigInteger),  # when the agent was first told of it, or last spoke of it; null: it cannot have it
+    Column("handed_at", BigInteger),  # when the agent was first told of it, or last spoke of it; null: never
     Index("ix_agent_actions_agent_id_action_id", "agent_id", "action_id", unique=True),
     Index("ix_agent_actions_agent_id_finished_at", "agent_id", "finished_at"),
     Index("ix_agent_actions_finished_at", "finished_at"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from arc.fleet.messages import Registration
 
 MAX_FACTS = 1000  # of one agent
+MAX_TAGS, MAX_TAG_KEY, MAX_TAG_VALUE = 64, 128, 1000  # of one agent; characters
 REPEAT_US = 60_000_000  # a registration with the id of the last one counts once within this time
 _TAG_KEY = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
 
@@ -98,7 +99,7 @@ class AgentStore:
         """Add or overwrite tags; all or none. Raises AgentNotFound, OtherProject, InvalidTags."""
         with self._db.transaction() as tx:
             known = _one(tx, agent_id, project)
-            _check_tags(tags)
+            _check_tags(tags, known.tags)
             tagged = known.tags | dict(tags)
             _replace(tx, agent_tags, agent_id, known.tags, tagged)
             _touch(tx, known.agent_id, known.facts, tagged, updated_at=now_us)
@@ -293,12 +294,22 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _check_tags(tags: Mapping[str, str]) -> None:
-    problems = {}
-    for key, value in tags.items():
-        if not _TAG_KEY.fullmatch(key):
-            problems[key] = f"Tag key {key} is not alphanumeric [a-z0-9A-Z]."
-        elif not value:
-            problems[key] = f"Tag key {key} is empty."
+def _check_tags(tags: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """known: the tags that the agent has."""
+    problems = {key: text for key, value in tags.items() if (text := _tag_problem(key, value))}
+    for key in sorted(tags.keys() - known.keys())[max(0, MAX_TAGS - len(known)) :]:
+        problems.setdefault(key, f"Tag key {key} is too many: an agent has at most {MAX_TAGS} tags.")
     if problems:
         raise InvalidTags(problems)
+
+
+def _tag_problem(key: str, value: str) -> str:
+    if not _TAG_KEY.fullmatch(key):
+        return f"Tag key {key} is not alphanumeric [a-z0-9A-Z]."
+    if not value:
+        return f"Tag key {key} is empty."
+    if len(key) > MAX_TAG_KEY:
+        return f"Tag key {key} is longer than {MAX_TAG_KEY} characters."
+    if len(value) > MAX_TAG_VALUE:
+        return f"Tag key {key} has a value of more than {MAX_TAG_VALUE} characters."
+    return f"Tag key {key} has a value with U+0000." if "\0" in value else ""

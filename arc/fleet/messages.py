@@ -1,11 +1,13 @@
 """Messages of agents, checked at the door: registrations and replies as an agent sends them become dataclasses.
 
+body -> read_json -> Fields -> Registration | Reply | Command
 Keys match in any case, unknown ones are ignored, null is the same as missing, a wrong JSON type is an error.
 Source: the remote agents specification, sections 2.2 and 6.3 to 6.5.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,21 @@ import orjson
 
 from arc.errors import Invalid
 from arc.fleet.records import Status
+from arc.fleet.values import refuse_nul
 
 MAX_TIMEOUT_S = 86_400
 MAX_DEPTH = 50  # of objects and lists within each other; deeper ones could not be written again
+MAX_IDENTITY, MAX_SCOPE = 255, 100  # characters of an identity; of a project or organization
 _INT64 = 2**63
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # what stands before may be a backslash of the text itself
+
+
+def read_json(body: bytes) -> Any:
+    """What an agent sent, with U+FFFD for each U+0000, which PostgreSQL cannot hold: a log or fact is not lost for it.
+
+    Raises orjson.JSONDecodeError.
+    """
+    return orjson.loads(_NUL.sub(rb"\1\\ufffd", body) if rb"\u0000" in body else body)
 
 
 class BadAttribute(Invalid):
@@ -26,7 +39,10 @@ class BadAttribute(Invalid):
 
 
 class Fields:
-    """The members of a JSON object. Raises Invalid for what is no object or has a member of the wrong type."""
+    """The members of a JSON object. Raises Invalid for what is no object or has a member of the wrong type.
+
+    No text has U+0000: what agents send went through read_json, from users it is refused.
+    """
 
     def __init__(self, raw: Any, what: str = "each message") -> None:
         if raw is not None and not isinstance(raw, dict):
@@ -34,7 +50,9 @@ class Fields:
         self._values = {key.lower(): value for key, value in (raw or {}).items() if value is not None}
 
     def text(self, name: str, default: str = "") -> str:
-        return str(self._typed(name, str, default))
+        text = str(self._typed(name, str, default))
+        refuse_nul(name, text)
+        return text
 
     def integer(self, name: str, default: int = 0) -> int:
         value = int(self._typed(name, int, default))
@@ -103,11 +121,14 @@ class Registration:
         """Raises Invalid. The payload is an object or the JSON text of one."""
         if fields.integer("version", 1) < 1:
             raise BadAttribute("version")
-        if fields.text("sender", agent_id) != agent_id:
+        if fields.text("sender", agent_id) != agent_id or len(agent_id) > MAX_IDENTITY:
             raise BadAttribute("sender")
+        project, organization = fields.text("project"), fields.text("organization")
+        for name, value in (("project", project), ("organization", organization)):
+            if len(value) > MAX_SCOPE:
+                raise BadAttribute(name)
         registration_id = fields.text("registration_id", str(uuid.uuid4()))[:64]
-        payload = _object(fields.raw("payload"))
-        return cls(registration_id, fields.text("project"), fields.text("organization"), payload)
+        return cls(registration_id, project, organization, _object(fields.raw("payload")))
 
 
 @dataclass(frozen=True)
@@ -166,7 +187,7 @@ def _instant(fields: Fields, name: str) -> int | None:
 def _object(payload: Any) -> dict[str, Any]:
     if isinstance(payload, str):
         try:
-            payload = orjson.loads(payload)
+            payload = read_json(payload.encode())
         except orjson.JSONDecodeError:  # also of numbers and texts that an answer in JSON could not show
             raise BadAttribute("payload") from None
     if not isinstance(payload, dict) or not _is_shallow(payload, MAX_DEPTH):

@@ -36,6 +36,7 @@ STATES = ("NEW", "RUNNING", "DONE", "FAILED")
 ENDED = ("DONE", "FAILED")
 PASSING = ("QueueFull", "Draining", "EngineElsewhere", "Unavailable")  # refusals that a later try may not meet
 MAX_ATTEMPTS = 10
+MAX_ID = 36  # characters, of a UUID
 ASK_PAUSE_S = 5.0  # seconds between two requests to an agent to report
 MAX_WAITING = 500  # actions that an agent has yet to be told of
 
@@ -121,6 +122,8 @@ class Copy:
         )
         if copy.state not in STATES or (copy.state in ENDED) != (copy.finished_at is not None):
             raise Invalid("the state of a copy does not do")
+        if not 1 <= len(copy.action_id) <= MAX_ID or not 0 <= copy.revision < 2**31:
+            raise Invalid("the id or the revision of a copy does not do")
         return copy
 
 

@@ -19,7 +19,7 @@ from arc.actions.records import ActionRecord, HistoryItem, State
 from arc.errors import Unavailable
 from arc.web import actions, audit
 from arc.web.auth import ANY
-from arc.web.fleet_requests import AgentPath, fleet, project
+from arc.web.fleet_requests import AgentPath, fleet, project, refuse_nul
 from arc.web.jobrequests import identity
 from arc.web.parts import parts
 from arc.web.surface import Surface
@@ -31,6 +31,7 @@ surface = Surface(
     "agent_actions", "Agent actions", "What the engine of a machine's agent says and does. docs/actions.md says more."
 )
 surface.register_error_handler(families.ArcError, actions.on_error)
+surface.before_request(refuse_nul)
 surface.after_request(actions.not_to_be_kept)
 
 

@@ -58,8 +58,15 @@ def nothing() -> Response:
 
 
 def with_fleet_errors(surface: Surface) -> None:
-    """Give the errors of a surface the keys that clients of remote agents read."""
+    """Give the errors of a surface the keys that clients of remote agents read; the first is refuse_nul's."""
+    surface.before_request(refuse_nul)
     surface.register_error_handler(Exception, _respond)
+
+
+def refuse_nul() -> None:
+    """Nothing has a name with U+0000, and PostgreSQL could not even look for it. Raises Invalid."""
+    if "\0" in request.path or b"%00" in request.query_string:
+        raise families.Invalid("the address must not contain U+0000")
 
 
 def _respond(exc: Exception) -> Response:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from arc.errors import Invalid
 from arc.fleet.intake import Speaker
-from arc.fleet.messages import Fields
+from arc.fleet.messages import Fields, read_json
 from arc.metrics.decode.inflate import inflate
 from arc.web.fleet_requests import AgentPath, fleet, with_fleet_errors
 from arc.web.jobrequests import identity
@@ -187,7 +187,7 @@ def _wait_s() -> float:
 def _batch(body: bytes) -> tuple[str, list[Any]]:
     """Epoch and messages. Raises Invalid."""
     try:
-        fields = Fields(orjson.loads(body), "the body")
+        fields = Fields(read_json(body), "the body")
     except orjson.JSONDecodeError as exc:
         raise Invalid(f"Invalid request body: {exc}") from None
     epoch, messages = fields.text("epoch"), fields.raw("messages")

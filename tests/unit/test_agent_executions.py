@@ -284,6 +284,30 @@ def test_message_that_the_server_will_never_take_does_not_hold_up_the_others(rig
     assert rig.server.replies("bad") == []
 
 
+def test_message_that_breaks_the_server_is_given_up_in_the_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "STUCK_ANSWERS", 3)
+    monkeypatch.setattr(links, "STUCK_S", 0.0)
+    rig.server.refuse = lambda message: 500 if message.get("request_id") == "bad" else None
+
+    for request_id in ("first", "bad", "last"):
+        rig.spool.append("reply", {"request_id": request_id}, delay_s=0.0 if request_id == "last" else 1.0)
+
+    rig.server.wait_for(lambda: rig.spool.waiting == 0)
+    assert [reply["request_id"] for reply in rig.server.of_type("reply")] == ["first", "last"]
+
+
+def test_server_that_is_broken_costs_no_message(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "STUCK_ANSWERS", 3)
+    rig.server.refuse = lambda message: 500
+    tried = len(rig.server.posts)
+
+    rig.spool.append("reply", {"request_id": "x"})
+    rig.server.wait_for(lambda: len(rig.server.posts) > tried + 5)
+    rig.server.refuse = lambda message: None
+
+    rig.server.wait_for(lambda: rig.server.replies("x"))
+
+
 def test_wrong_token_is_tried_again(rig: Rig) -> None:
     with rig.server.lock:
         rig.server.answer_status = 401

@@ -129,6 +129,26 @@ def test_agent_of_another_project_is_refused(rig: FleetRig) -> None:
         rig.fleet.agents.get("edge-1", "two")
 
 
+def test_tags_are_bounded(rig: FleetRig) -> None:
+    rig.register()
+    tags = {f"t{number:02}": "x" * 1000 for number in range(63)} | {"k" * 128: "y"}
+    rig.fleet.agents.set_tags("edge-1", tags, NOW)
+    rig.fleet.agents.set_tags("edge-1", {"t00": "z"}, NOW)  # it has this one
+
+    with pytest.raises(InvalidTags) as refused:
+        rig.fleet.agents.set_tags("edge-1", {"new": "1", "t01": "x" * 1001, "k" * 129: "1", "t02": "a\0b"}, NOW)
+
+    assert refused.value.details["errors"] == {
+        "tags": {
+            "k" * 129: [f"Tag key {'k' * 129} is longer than 128 characters."],
+            "new": ["Tag key new is too many: an agent has at most 64 tags."],
+            "t01": ["Tag key t01 has a value of more than 1000 characters."],
+            "t02": ["Tag key t02 has a value with U+0000."],
+        }
+    }
+    assert rig.fleet.agents.get("edge-1").tags == tags | {"t00": "z"}
+
+
 def test_filter_sees_what_facts_and_tags_are_now(rig: FleetRig) -> None:
     def matches(q: str) -> bool:
         return bool(rig.fleet.agents.search(q, 1, 25).items)

@@ -8,6 +8,7 @@ import pytest
 
 from arc.errors import Denied, Invalid, Unavailable
 from arc.fleet.intake import Speaker
+from arc.fleet.messages import read_json
 from tests.unit.fleetrig import FleetRig
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ def test_rejected_message_counts_as_delivered_and_keeps_no_other(rig: FleetRig) 
         ({"payload": '{"a": ' + "[" * 2000 + "]" * 2000 + "}"}, "attribute 'payload'"),
         ({"payload": nested(51)}, "attribute 'payload'"),
         ({"version": "1"}, "version must be a whole number"),
+        ({"project": "p" * 101}, "attribute 'project'"),
+        ({"organization": "o" * 101}, "attribute 'organization'"),
+        ({"project": "a\0b"}, "project must not contain U+0000"),
     ],
 )
 def test_bad_registration_is_dropped(rig: FleetRig, change: dict[str, Any], complaint: str) -> None:
@@ -93,6 +97,22 @@ def test_payload_may_be_the_text_of_an_object(rig: FleetRig) -> None:
     rig.post(hello(1) | {"payload": '{"os": "linux"}'})
 
     assert rig.facts() == {"os": "linux", "online": True}
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (r'"a\u0000b"', "a\ufffdb"),
+        (r'"\u0000\u0000"', "\ufffd\ufffd"),
+        (r'"\\u0000"', r"\u0000"),  # a backslash and five characters
+        (r'"\\\u0000"', "\\\ufffd"),
+        (r'"\\\\u0000"', r"\\u0000"),
+        (r'{"\u0000": [null, "\n\u0000"]}', {"\ufffd": [None, "\n\ufffd"]}),
+        ('"plain"', "plain"),
+    ],
+)
+def test_nul_of_an_agent_is_replaced(sent: str, read: Any) -> None:
+    assert read_json(sent.encode()) == read
 
 
 def test_project_is_that_of_the_token(rig: FleetRig) -> None:

@@ -190,6 +190,8 @@ def test_only_a_report_without_it_loses_an_action(rig: RelayRig) -> None:
         {"copies": [{"seq": 1}]},
         {"copies": [copy("a", "DONE", 1, 1) | {"finished_at": None}]},
         {"copies": [copy("a", "LOST", 1, 1)]},
+        {"copies": [copy("a" * 37, "NEW", 1, 1)]},
+        {"copies": [copy("a", "NEW", 1, 2**31)]},
         {"answers": ["x"]},
         {"known": "x"},
         {"node": []},

@@ -333,6 +333,33 @@ def test_bound_token_sees_its_own_project_only(api: Api) -> None:
     assert api.ask("POST", "/api/v1/jobs", JOB, same).get_json()["request_id"]
 
 
+def test_nul_of_a_machine_is_replaced(api: Api) -> None:
+    api.register(**{"a\0b": "c\0d"})
+    api.register(more={"x": ["\0"]})
+    request_id = api.run()
+    api.reply(request_id, "complete", final=True, number=1, payload="one\0two")
+
+    assert api.get("/api/v1/agents/edge-1/facts") == {"a\ufffdb": "c\ufffdd", "more": {"x": ["\ufffd"]}, "online": True}
+    assert api.ask("GET", f"/api/v1/jobs/{request_id}/log").text == "one\ufffdtwo"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "complaint"),
+    [
+        ("GET", "agents/edge%00-1", None, "the address"),
+        ("DELETE", "agents/edge-1/tags/a%00b", None, "the address"),
+        ("GET", "agents?q=a%20%3D%20%22%00%22", None, "the address"),
+        ("GET", "agents/edge-1/actions/info/%00", None, "the address"),
+        ("POST", "agents/edge-1/tags", {"site": "a\0b"}, "Tag key site has a value with U+0000"),
+        ("POST", "jobs", JOB | {"payload": "echo \0"}, "payload must not contain U+0000"),
+        ("POST", "jobs", JOB | {"to": "\0"}, "to must not contain U+0000"),
+        ("POST", "agents/init", {"CN": "a\0b"}, "cn must not contain U+0000"),
+    ],
+)
+def test_nul_of_a_user_is_refused(shared: Api, method: str, path: str, body: Any, complaint: str) -> None:
+    assert complaint in shared.ask(method, f"/api/v1/{path}", body, status=400).get_json()["detail"]
+
+
 def test_queued_job_is_cancelled(api: Api) -> None:
     api.register()
     first, second = api.run(), api.run()
