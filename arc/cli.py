@@ -11,6 +11,7 @@ import click
 
 from arc import __version__
 from arc.commands.actions import action
+from arc.commands.audit import audit
 from arc.commands.backup import backup, check, restore
 from arc.commands.jobs import job
 from arc.commands.metrics import databases, import_file, query, write
@@ -112,7 +113,7 @@ def version() -> None:
     click.echo(__version__)
 
 
-for command in (token, write, import_file, query, databases, job, action, backup, restore, check):
+for command in (token, write, import_file, query, databases, job, action, audit, backup, restore, check):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import psutil
 
 from arc import clock, datadir
 from arc.commands.options import configured
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from arc import config
+    from arc.access.audit import AuditTrail
     from arc.access.tokens import Token, TokenStore
 
 
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 def token() -> None:
     """Make and manage API tokens.
 
-    Works on the database itself, also while the server runs, which heeds a change at once. TOKEN is a name or an id.
+    Works on the database itself, also while the server runs, which heeds a change at once and has it in its audit
+    trail. TOKEN is a name or an id.
     """
 
 
 @contextmanager
-def _tokens(loaded: config.Config, *, is_new: bool = False) -> Iterator[TokenStore]:
-    """The tokens of the configured data directory, which must exist unless `is_new`."""
+def _tokens(loaded: config.Config, *, is_new: bool = False) -> Iterator[tuple[TokenStore, AuditTrail]]:
+    """What is in the configured data directory, which must exist unless `is_new`."""
+    from arc.access.audit import AuditTrail
     from arc.access.tokens import TokenStore
     from arc.db.engine import open_database
 
@@ -40,7 +44,7 @@ def _tokens(loaded: config.Config, *, is_new: bool = False) -> Iterator[TokenSto
         raise NotFound(f"no tokens in {directory}; start the server on it, or make one with `token create`")
     db = open_database(datadir.create(directory), url)
     try:
-        yield TokenStore(db)
+        yield TokenStore(db), AuditTrail(db)
     finally:
         db.close()
 
@@ -66,8 +70,9 @@ def create_token(loaded: config.Config, expires_in: str | None, **values: Any) -
     """Make a token and print its secret, once."""
     expires_at_us = _in(expires_in) if expires_in else None
     _check_permissions(values["permissions"])
-    with _tokens(loaded, is_new=True) as tokens:
+    with _tokens(loaded, is_new=True) as (tokens, trail):
         made, secret = tokens.create(expires_at_us=expires_at_us, **values)
+        _record(trail, "token.create", made)
     _print_secret(made, secret)
 
 
@@ -76,7 +81,7 @@ def create_token(loaded: config.Config, expires_in: str | None, **values: Any) -
 @click.option("--json", "as_json", is_flag=True, help="As a JSON array.")
 def list_tokens(loaded: config.Config, as_json: bool) -> None:
     """List all tokens; never their secrets."""
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, _):
         found = tokens.list()
     if as_json:
         click.echo(json.dumps([_fields(each) for each in found], indent=2))
@@ -90,7 +95,7 @@ def list_tokens(loaded: config.Config, as_json: bool) -> None:
 @click.argument("ref", metavar="TOKEN")
 def show_token(loaded: config.Config, ref: str) -> None:
     """Print what is known of one token, as JSON."""
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, _):
         click.echo(json.dumps(_fields(_find(tokens, ref)), indent=2))
 
 
@@ -99,8 +104,9 @@ def show_token(loaded: config.Config, ref: str) -> None:
 @click.argument("ref", metavar="TOKEN")
 def rotate_token(loaded: config.Config, ref: str) -> None:
     """Give a token a new secret and print it, once; the old one is dead."""
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, trail):
         made, secret = tokens.rotate(_find(tokens, ref).id)
+        _record(trail, "token.rotate", made)
     _print_secret(made, secret)
     if not made.enabled:
         click.echo(f"warning: {made.name} is still revoked, so the new secret opens nothing", err=True)
@@ -111,9 +117,9 @@ def rotate_token(loaded: config.Config, ref: str) -> None:
 @click.argument("ref", metavar="TOKEN")
 def revoke_token(loaded: config.Config, ref: str) -> None:
     """Switch a token off; it stays in the list."""
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, trail):
         found = _find(tokens, ref)
-        tokens.revoke(found.id)
+        _record(trail, "token.revoke", tokens.revoke(found.id))
         click.echo(f"revoked {found.name}", err=True)
         _warn_if_last_admin(tokens, found)
 
@@ -123,9 +129,9 @@ def revoke_token(loaded: config.Config, ref: str) -> None:
 @click.argument("ref", metavar="TOKEN")
 def delete_token(loaded: config.Config, ref: str) -> None:
     """Delete a token."""
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, trail):
         found = _find(tokens, ref)
-        tokens.delete(found.id)
+        _record(trail, "token.delete", tokens.delete(found.id))
         click.echo(f"deleted {found.name}", err=True)
         _warn_if_last_admin(tokens, found)
 
@@ -136,8 +142,14 @@ def verify_token(loaded: config.Config) -> None:
     """Read a secret from standard input and print whose it is; exit 1 if it opens nothing."""
     is_terminal = sys.stdin.isatty()
     secret = click.prompt("Token", hide_input=True, err=True) if is_terminal else sys.stdin.readline().strip()
-    with _tokens(loaded) as tokens:
+    with _tokens(loaded) as (tokens, _):
         click.echo(json.dumps(_fields(tokens.verify(secret)), indent=2))
+
+
+def _record(trail: AuditTrail, action: str, changed: Token) -> None:
+    details = {"name": changed.name, "permissions": changed.permissions, "enabled": changed.enabled}
+    user = psutil.Process().username()
+    trail.record(action, str(changed.id), details | {"user": user}, status=200, client="command line")
 
 
 def _warn_if_last_admin(tokens: TokenStore, gone: Token) -> None:

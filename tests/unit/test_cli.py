@@ -39,7 +39,8 @@ def shown(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, object]:
     "create", "list", "show", "rotate", "revoke", "delete", "verify")),
     ["job"], *(["job", name] for name in (
     "submit", "list", "show", "log", "cancel", "restart", "delete", "queues", "nodes")),
-    *([name] for name in ("backup", "restore", "check", "import", "write", "query", "databases"))])  # fmt: skip
+    *([name] for name in (
+    "audit", "backup", "restore", "check", "import", "write", "query", "databases"))])  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
 

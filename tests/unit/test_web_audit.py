@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from arc.access.audit import AuditTrail
 from arc.actions import execkind, testkinds
 from arc.actions.attributes import Datastore, Role, Shard, Shards, Version
 from arc.actions.engine import ActionEngine
 from arc.actions.execkind import Allowed
 from arc.actions.node import Node
 from arc.actions.worker import EngineOptions
+from arc.cli import main
+from arc.commands import client
+from arc.db.engine import open_database
 from arc.errors import Unavailable
 from arc.fleet.intake import Speaker
 from tests.unit.web import ADMIN, SECRET, WebApp
@@ -258,3 +265,43 @@ def test_every_route_that_changes_something_is_audited_or_known_not_to_be(web: A
     }
 
     assert silent == SILENT
+
+
+def test_trail_on_the_command_line(
+    web: Audited, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Local(AbstractContextManager["Local"]):
+        def request(self, method: str, path: str, params: dict[str, Any]) -> SimpleNamespace:
+            said = {name: value for name, value in params.items() if value is not None}
+            answer = web.client.open(path, method=method, query_string=said, headers=ADMIN)
+            return SimpleNamespace(json=answer.get_json)
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(client, "Client", lambda url, token: Local())
+    web.ask("DELETE", "/auth/tokens/1", None, web.writer, 403)
+
+    assert main(["audit", "--by", "only-write", "--action", "token", "--limit", "1"]) == 0
+    columns, _, row = capsys.readouterr().out.splitlines()
+    assert columns.split() == ["id", "at", "token", "client", "action", "object", "status", "details"]
+    assert row.split()[2:] == ["only-write", "127.0.0.1", "token.delete", "1", "403", "{}"]
+    assert main(["audit", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] == web.new()[-1]
+
+
+def test_commands_that_change_tokens_are_in_the_trail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(tmp_path)]
+    for command in ("create", "rotate", "revoke", "delete"):
+        assert main(["token", command, "probe", *data]) == 0
+    secrets = [line for line in capsys.readouterr().out.splitlines() if line]
+
+    db = open_database(tmp_path)
+    found = AuditTrail(db).find(10)
+    db.close()
+    assert [entry.action for entry in reversed(found)] == [
+        "token.create", "token.rotate", "token.revoke", "token.delete",
+    ]  # fmt: skip
+    assert {(entry.object, entry.client, entry.details["name"]) for entry in found} == {("1", "command line", "probe")}
+    assert not [secret for secret in secrets if secret in str(found)]
+    assert len(secrets) == 2
