@@ -239,8 +239,10 @@ class Arc:
             return
         if secret := self.tokens.bootstrap(auth["bootstrap_token"] or None):
             _show_secret("FIRST RUN - INITIAL ADMIN TOKEN GENERATED", f"Initial admin API token: {secret}")
-        elif auth["force_bootstrap"] and (secret := self.tokens.recover(auth["bootstrap_token"] or None)):
-            _show_secret("ADMIN TOKEN arc-recovery GENERATED", f"Admin API token: {secret}")
+        elif auth["force_bootstrap"]:
+            self.audit.record("token.recover", "arc-recovery", {}, status=200, client="configuration")
+            if secret := self.tokens.recover(auth["bootstrap_token"] or None):
+                _show_secret("ADMIN TOKEN arc-recovery GENERATED", f"Admin API token: {secret}")
 
     def _start_sampler(self) -> None:
         from arc.web.sampler import Sampler
