@@ -97,8 +97,7 @@ class Arc:
 
     def run(self) -> None:
         """Serve until SystemExit is raised in this thread. Raises what kept the metrics from opening."""
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # without a collection, which takes 0.2 s and finds next to nothing
         gc.enable()
         self._server.run()
         if self._failure:

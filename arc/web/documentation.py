@@ -23,31 +23,16 @@ How to add a route
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
-from typing import Any
 
-import orjson
 from flask import Response, current_app, request
-from flask_openapi3.models.info import Info
-from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
-import arc
 from arc.errors import NotFound
 from arc.web.auth import PUBLIC
 from arc.web.compression import compress
-from arc.web.openapi30 import downgrade
-from arc.web.surface import Error, Surface
+from arc.web.surface import Surface
 
-ABOUT = """\
-Metrics in over HTTP, SQL out. Send a token with every request, as `Authorization: Bearer <token>` or
-`x-api-key: <token>`; the first start of the server prints one. Errors have one shape, whatever the route.
-"""
-SECURITY_SCHEMES: dict[str, Any] = {
-    "bearerAuth": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer <token>`"},
-    "apiKeyAuth": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-}
 # Both pages style themselves inline, ReDoc searches in a worker; nothing may come from another host.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self';"
@@ -114,6 +99,8 @@ surface = Surface("documentation", "Documentation", "This description, for peopl
 @surface.api("GET", "/openapi.json", needs=PUBLIC, answers={200: {"description": "OpenAPI 3.0 of this server"}})
 def openapi_document() -> Response:
     """This document."""
+    from arc.web.description import document
+
     surfaces = tuple(each for each in current_app.blueprints.values() if isinstance(each, Surface))
     answer = Response(document(surfaces), mimetype="application/json")
     answer.add_etag()
@@ -148,24 +135,6 @@ def page_asset(path: AssetPath) -> Response:
     answer = Response(ASSETS[path.name].read_bytes().replace(*_REDOC_LOGO), mimetype=mimetype)
     answer.cache_control.max_age = 3600
     return compress(answer)
-
-
-@cache
-def document(surfaces: tuple[Surface, ...]) -> bytes:
-    """The OpenAPI document of all their routes."""
-    app = OpenAPI(
-        "arc.web",
-        info=Info(title="Arc", version=arc.__version__, description=ABOUT),
-        security_schemes=SECURITY_SCHEMES,
-        validation_error_status=400,
-        validation_error_model=Error,
-        doc_ui=False,
-        static_folder=None,
-    )
-    for each in surfaces:
-        each.describe(app)
-    described = {**app.api_doc, "security": [{name: []} for name in SECURITY_SCHEMES]}
-    return orjson.dumps(downgrade(described))
 
 
 def _page(text: str, mimetype: str) -> Response:

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from arc.web.application import SURFACES
-from arc.web.documentation import document
+from arc.web.description import document
 from tests.integration.server import ArcServer
 
 if TYPE_CHECKING:
