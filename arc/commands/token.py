@@ -72,8 +72,8 @@ def create_token(loaded: config.Config, expires_in: str | None, **values: Any) -
     _check_permissions(values["permissions"])
     with _tokens(loaded, is_new=True) as (tokens, trail):
         made, secret = tokens.create(expires_at_us=expires_at_us, **values)
+        _print_secret(made, secret)
         _record(trail, "token.create", made)
-    _print_secret(made, secret)
 
 
 @token.command("list")
@@ -106,8 +106,8 @@ def rotate_token(loaded: config.Config, ref: str) -> None:
     """Give a token a new secret and print it, once; the old one is dead."""
     with _tokens(loaded) as (tokens, trail):
         made, secret = tokens.rotate(_find(tokens, ref).id)
+        _print_secret(made, secret)
         _record(trail, "token.rotate", made)
-    _print_secret(made, secret)
     if not made.enabled:
         click.echo(f"warning: {made.name} is still revoked, so the new secret opens nothing", err=True)
 
