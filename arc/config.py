@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ PATH_VARIABLES = ("ARC_CONF", "ARC_CONFIG_FILE")
 MASK = "********"
 
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)B?", re.IGNORECASE)
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNITS = re.compile(r"(?!-)[A-Za-z0-9:_.@\\*?\[\]!-]+")  # of systemd, with the signs of a shell's patterns
 _BOOLS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -118,6 +121,8 @@ class Option:
     def _check_range(self, value: Any) -> None:
         is_text = isinstance(value, str)
         amount = len(value) if is_text else value
+        if not is_text and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("must be a number, and not a boundless one")
         if self.minimum is not None and amount < self.minimum and not (is_text and not value):
             raise ValueError(f"must be at least {self.minimum}{' characters' if is_text else ''}")
         if self.maximum is not None and amount > self.maximum:
@@ -129,6 +134,26 @@ def _check_cron(expression: str) -> None:
         next(CronSim(expression, datetime.now(UTC)))
     except (CronSimError, StopIteration):
         raise ValueError("must be a cron expression such as '5 * * * *' that comes due") from None
+
+
+def _check_header_names(names: list[str]) -> None:
+    if wrong := [name for name in names if not _HEADER.fullmatch(name)]:
+        raise ValueError(f"{wrong[0]!r} is no name of a header")
+
+
+def _check_units(patterns: list[str]) -> None:
+    if wrong := [pattern for pattern in patterns if not _UNITS.fullmatch(pattern)]:
+        raise ValueError(f"{wrong[0]!r} is no unit such as nginx.service or app-*, in which * and ? stand for anything")
+
+
+def _check_command(argv: list[str]) -> None:
+    if argv and not argv[0]:
+        raise ValueError("must begin with the name of a program")
+
+
+def _check_url(url: str) -> None:
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("must be an address such as https://arc.example.com")
 
 
 SECTIONS = {
@@ -291,21 +316,23 @@ OPTIONS = (
     Option("jobs", "max_result_size", Size, Size.parse("64KB"), "largest result of a task", "bytes", minimum=1),
     Option("fleet", "transport", str, "http", "how agents talk to the server", choices=("http",)),
     Option("fleet", "long_poll_slots", int, 64, "agents that may wait for work at a time; the others ask now and then",
-           minimum=0),
+           minimum=0, maximum=10_000),
     Option("fleet", "long_poll_s", float, 30.0, "longest wait of an agent for work", "seconds", minimum=0.1,
            maximum=300),
     Option("fleet", "offline_after_s", float, 45.0, "an agent is offline when nothing was heard of it for this long",
-           "seconds", minimum=1),
+           "seconds", minimum=1, maximum=604_800),
     Option("fleet", "deliver_within_s", int, 60, "a command that its agent has not fetched by then fails", "seconds",
-           minimum=1),
+           minimum=1, maximum=31_536_000),
     Option("fleet", "execution_retention_days", float, 30.0, "commands, their logs and the events of agents are deleted"
-           " this long after their last change", "days", minimum=1 / 1440),
+           " this long after their last change", "days", minimum=1 / 1440, maximum=36_500),
     Option("fleet", "max_unavailable", int, 1, "machines that may reboot, or restart or update their agent, at a time"
            " by way of this server; the others wait; 0: no limit", minimum=0),
     Option("fleet", "max_unavailable_s", float, 1800.0, "a machine that has been silent about its reboot, restart or"
            " update for this long makes room for the next", "seconds", minimum=1),
-    Option("fleet", "public_url", str, "", "address of this server for new machines; empty: as their admin called it"),
-    Option("fleet", "update_url", str, "", "address where agents find newer versions; empty: this server"),
+    Option("fleet", "public_url", str, "", "address of this server for new machines; empty: as their admin called it",
+           check=_check_url),
+    Option("fleet", "update_url", str, "", "address where agents find newer versions; empty: this server",
+           check=_check_url),
     Option("worker", "name", str, "Worker", "name of this host among the nodes", minimum=1,
            aliases=("TORK_WORKER_NAME",)),
     Option("worker", "queues", list, ["default=4"], "queues to serve, each with the number of tasks at a time"),
@@ -347,29 +374,39 @@ OPTIONS = (
     Option("actions", "enabled", bool, True, "serve and carry out actions"),
     Option("actions", "interval_s", float, 1.0, "time between two steps of an action", "seconds", minimum=0.05,
            maximum=3600, aliases=("actions.execute_interval",)),
-    Option("actions", "queue_max", int, 500, "actions that may wait; beyond it 429", minimum=1),
-    Option("actions", "keep", int, 100, "finished actions that are kept", minimum=1, aliases=("actions.prune_keep",)),
-    Option("actions", "history_max", int, 1000, "events kept per action; the first and the last stay", minimum=10),
-    Option("actions", "payload_max", Size, Size.parse("64KB"), "largest state payload", "bytes", minimum=65_536),
+    Option("actions", "queue_max", int, 500, "actions that may wait; beyond it 429", minimum=1, maximum=100_000),
+    Option("actions", "keep", int, 100, "finished actions that are kept", minimum=1, maximum=10_000_000,
+           aliases=("actions.prune_keep",)),
+    Option("actions", "history_max", int, 1000, "events kept per action; the first and the last stay", minimum=10,
+           maximum=1_000_000),
+    Option("actions", "payload_max", Size, Size.parse("64KB"), "largest state payload", "bytes", minimum=65_536,
+           maximum=16 * 1024 * 1024),
     Option("actions", "crash_max", int, 3, "how often the process may die in one step before its action is given up",
-           minimum=0),
+           minimum=0, maximum=1000),
     Option("actions", "id_memory_days", int, 30, "how long the id of a deleted action counts as used", "days",
-           minimum=0),
-    Option("actions", "header_deny", list, [], "further request headers that are not kept with an action"),
+           minimum=0, maximum=36_500),
+    Option("actions", "header_deny", list, [], "further request headers that are not kept with an action",
+           check=_check_header_names),
+    Option("actions", "requester_api", bool, False, "show requester AGENT_API as API, for clients that know no other",
+           aliases=("compat.requester_api",)),
     Option("actions", "debug_kinds", bool, False, "offer agent.replicante.io/debug.*"),
     Option("actions", "plugins", str, "", "directory whose *.toml files add commands and external kinds; empty: none"),
     Option("actions", "service_supervisor", str, "none", "who looks after the service of this node",
            choices=("none", "systemd", "commands")),
     Option("actions", "service_unit", str, "", "its unit of systemd"),
     Option("actions", "service_running_states", list, ["running"], "sub-states of the unit that count as running"),
-    Option("actions", "service_pid_command", list, [], "prints the process id of the service, or nothing"),
-    Option("actions", "service_start_command", list, [], "starts it"),
-    Option("actions", "service_stop_command", list, [], "stops it"),
-    Option("actions", "service_wait_s", float, 30.0, "how long it may take to start or stop", "seconds", minimum=1),
-    Option("actions", "service_allow", list, [], "units that arc.edge/service.* may manage, * matches anything"),
-    Option("actions", "reboot_command", list, [], "reboots this machine; empty: no arc.edge/node.reboot"),
+    Option("actions", "service_pid_command", list, [], "prints the process id of the service, or nothing",
+           check=_check_command),
+    Option("actions", "service_start_command", list, [], "starts it", check=_check_command),
+    Option("actions", "service_stop_command", list, [], "stops it", check=_check_command),
+    Option("actions", "service_wait_s", float, 30.0, "how long it may take to start or stop", "seconds", minimum=1,
+           maximum=3600),
+    Option("actions", "service_allow", list, [], "units that arc.edge/service.* may manage, * matches anything",
+           check=_check_units),
+    Option("actions", "reboot_command", list, [], "reboots this machine; empty: no arc.edge/node.reboot",
+           check=_check_command),
     Option("actions", "update_command", list, [], "installs the version of Arc that is its last argument; empty: no"
-           " arc.edge/agent.update"),
+           " arc.edge/agent.update", check=_check_command),
     Option("log", "level", str, "INFO", "least level that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR"),
            synonyms={"warn": "WARNING", "critical": "ERROR"}, aliases=("logging.level", "LOG_LEVEL")),
     Option("log", "format", str, "text", "one line per record, as text or as JSON", choices=("text", "json"),

@@ -249,14 +249,16 @@ def are_enabled(config: Config) -> bool:
     """Actions can wreck a node, so they are off where anybody could schedule them. Raises ConfigError."""
     listens_on = config.get("server", "host")
     if not config.get("actions", "enabled"):
+        log.info("actions are off: [actions] enabled = false")
         return False
     if config.get("auth", "enabled") or _is_loopback(listens_on):
+        log.info("actions are on")
         return True
     if config.source("actions", "enabled") == "default":
         log.warning("actions are off: [auth] enabled = false, and %s is open to other hosts", listens_on)
         return False
     raise ConfigError(
-        f"[actions] enabled = true needs [auth] enabled = true or [server] host = 127.0.0.1: as it is, "
+        f"ConfigClash: [actions] enabled = true needs [auth] enabled = true or [server] host = 127.0.0.1: as it is, "
         f"everybody who reaches {listens_on} could operate this machine"
     )
 

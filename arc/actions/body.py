@@ -25,17 +25,17 @@ def opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
     return envelope.get("args"), said | inside
 
 
-def strict_json(data: bytes) -> Any:
+def strict_json(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """The one value that JSON text stands for. Raises InvalidJson, also for NaN and for a member given twice."""
     try:
         value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant)
         depth = _depth(value)
     except RecursionError:
-        depth, value = MAX_DEPTH + 1, None
+        depth, value = max_depth + 1, None
     except ValueError as error:
-        raise InvalidJson(f"the body is no JSON: {error}") from None
-    if depth > MAX_DEPTH:
-        raise InvalidJson(f"the body is nested deeper than {MAX_DEPTH}")
+        raise InvalidJson(f"this is no JSON: {error}") from None
+    if depth > max_depth:
+        raise InvalidJson(f"this is nested deeper than {max_depth}")
     return value
 
 

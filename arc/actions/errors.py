@@ -38,6 +38,14 @@ class InvalidJson(Invalid):
     """A body is no JSON, or not the JSON that was expected."""
 
 
+class InvalidImport(Invalid):
+    """line: number of the first one that is wrong, from 1; error: what is wrong with it."""
+
+    def __init__(self, line: int, error: Invalid) -> None:
+        super().__init__(f"line {line}: {error}")
+        self.details = {"line": line} | dict(error.details)
+
+
 class ActionNotAvailable(Invalid):
     def __init__(self, kind: str) -> None:
         super().__init__(f"no action of kind {kind[:200]!r} on this node")

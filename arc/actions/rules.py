@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 AGENT_API = "AGENT_API"
+OLD_AGENT_API = "API"  # the only one that the first generation of clients knew
 REQUESTERS = (AGENT_API, "CORE_API", "CORE_PLAYBOOK", "CORE_DECLARATIVE")
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 4096  # of a name and its value
@@ -59,11 +60,11 @@ def created_us(text: str) -> int:
 
 
 def requester(claim: str | None, *, may_claim: bool) -> str:
-    """Who is said to have asked. `API` is the only value that the first generation of clients knew.
+    """Who is said to have asked.
 
     Raises InvalidRequester; Forbidden for a claim by one who may not make it.
     """
-    name = AGENT_API if claim in (None, "API") else str(claim)
+    name = AGENT_API if claim in (None, OLD_AGENT_API) else str(claim)
     if name not in REQUESTERS:
         raise InvalidRequester(name, REQUESTERS)
     if name != AGENT_API and not may_claim:

@@ -19,7 +19,7 @@ from arc.actions.errors import ActionAlreadyExists, ActionNotFound, NewerSchema,
 from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 BUSY_MS = 5000
 CACHE_KB = 512  # pages in memory per connection; the edge agent has little
@@ -94,7 +94,7 @@ class ActionStore:
 
     def __init__(self, directory: str | os.PathLike[str], history_max: int = 1000) -> None:
         self.path = os.path.join(directory, "actions.db")
-        self._history_max = history_max
+        self.history_max = history_max
         os.makedirs(directory, mode=0o700, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self._writer = _Connection(self.path)
@@ -116,13 +116,30 @@ class ActionStore:
         """
         values = _values(new) | {"seq": None}
         with self._writer.transaction() as tx:
-            self._refuse_used(tx, new.id)
+            if used := _use(tx, new.id):
+                raise ActionAlreadyExists(new.id, *used)
             (waiting,) = tx.execute("SELECT count(*) FROM actions WHERE finished_at IS NULL").fetchone()
             if waiting >= queue_max:
                 raise QueueFull(queue_max)
             seq = tx.execute(_ADD, values).lastrowid
             _note(tx, seq, new.scheduled_at, State.NEW, values["payload"])
             return _record(tx.execute(_BY_SEQ, (seq,)).fetchone())
+
+    def add_ended(self, ended: Sequence[tuple[ActionRecord, list[HistoryItem]]]) -> int:
+        """Store actions that ended elsewhere, each with its history, newest event first; returns how many.
+
+        They come before all that is here, in the order given. Left out is what has an id that is known, as in add(), or
+        that of one before it.
+        """
+        with self._writer.transaction() as tx:
+            new = {record.id: (record, history) for record, history in reversed(ended) if not _use(tx, record.id)}
+            (lowest,) = tx.execute("SELECT min(coalesce((SELECT min(seq) FROM actions), 1), 1)").fetchone()
+            for seq, (record, history) in enumerate(reversed(new.values()), lowest - len(new)):
+                tx.execute(_ADD, _values(record) | {"seq": seq})
+                for item in reversed(history):
+                    _note(tx, seq, item.at, item.state, encode(item.payload))
+                tx.execute(_CAP_HISTORY, {"seq": seq, "keep": self.history_max})
+        return len(new)
 
     def head(self) -> ActionRecord | None:
         """What is to be worked on: the one that is RUNNING, else the NEW one that waits longest."""
@@ -202,7 +219,7 @@ class ActionStore:
             if tx.execute(_CHANGE, values).rowcount != 1:
                 return None
             _note(tx, record.seq, now_us, state, payload)
-            tx.execute(_CAP_HISTORY, {"seq": record.seq, "keep": self._history_max})
+            tx.execute(_CAP_HISTORY, {"seq": record.seq, "keep": self.history_max})
             return _record(tx.execute(_BY_SEQ, (record.seq,)).fetchone())
 
     def ask_to_cancel(self, action_id: str, reason: str) -> None:
@@ -232,14 +249,6 @@ class ActionStore:
             tx.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
             (kept,) = tx.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(kept)
-
-    def _refuse_used(self, tx: sqlite3.Connection, action_id: str) -> None:
-        row = tx.execute(
-            "SELECT kind, state FROM actions WHERE id = :id UNION ALL SELECT kind, NULL FROM used_ids WHERE id = :id",
-            {"id": action_id},
-        ).fetchone()
-        if row:
-            raise ActionAlreadyExists(action_id, *row)
 
     def _migrate(self) -> None:
         with self._writer.transaction() as tx:
@@ -287,6 +296,15 @@ class _Connection:
 def encode(value: Json) -> str:
     """Raises TypeError or ValueError for what is no JSON."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _use(tx: sqlite3.Connection, action_id: str) -> tuple[str, str | None] | None:
+    """Kind and state of the action that has this id; of one that was deleted, the kind."""
+    used: tuple[str, str | None] | None = tx.execute(
+        "SELECT kind, state FROM actions WHERE id = :id UNION ALL SELECT kind, NULL FROM used_ids WHERE id = :id",
+        {"id": action_id},
+    ).fetchone()
+    return used
 
 
 def _guard(record: ActionRecord) -> dict[str, int]:

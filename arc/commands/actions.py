@@ -1,11 +1,11 @@
-"""Commands for actions: what a node can do, schedule one, follow it, cancel it. They ask a server over HTTP."""
+"""Commands for actions: what a node can do, schedule one, follow it, cancel it, export and import; all over HTTP."""
 
 from __future__ import annotations
 
 import json
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -182,6 +182,34 @@ def cancel_actions(
         for action_id in action_ids:
             found = node.post(f"actions/cancel/{quote(action_id, safe='')}", {"reason": reason})
             click.echo(f"{'asked' if found.get('cancel_requested') else 'cancelled'} {action_id}", err=True)
+
+
+@action.command("export")
+@connected
+def export_actions(url: str | None, token: str | None) -> None:
+    """Print all actions of the server's own node that have ended, as JSON lines."""
+    from arc.commands.client import Client
+
+    out = click.get_binary_stream("stdout")
+    with Client(url, token) as client:
+        for piece in client.pieces(client.request("GET", "/api/unstable/actions/export", stream=True)):
+            out.write(piece)
+
+
+@action.command("import")
+@connected
+@click.argument("file", type=click.File("rb"), default="-")
+def import_actions(file: IO[bytes], url: str | None, token: str | None) -> None:
+    """Add actions that have ended to those of the server's own node, from FILE or standard input.
+
+    Lines as `action export` prints them; all come in or none. Those whose ids are known are skipped.
+    """
+    from arc.commands.client import Client
+
+    headers = {"Content-Type": "application/x-ndjson"}
+    with Client(url, token) as client:
+        found = client.request("POST", "/api/unstable/actions/import", data=file.read(), headers=headers).json()
+    click.echo(f"{found['imported']} imported, {found['skipped']} known already", err=True)
 
 
 def _args(pairs: Sequence[str], as_text: str | None) -> Any:

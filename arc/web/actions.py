@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from werkzeug.exceptions import HTTPException
 
 from arc import errors as families
-from arc.actions import attributes, rules, tracing
+from arc.actions import attributes, rules, tracing, transfer
 from arc.actions.body import CONTROL, ENVELOPE, MAX_BODY_BYTES, opened, strict_json
 from arc.actions.errors import ActionsDisabled, InvalidJson
 from arc.web import audit, errors
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from arc.actions.node import Node
 
 ROOT = "/api/unstable"
+NDJSON = "application/x-ndjson"
 MAX_WAITERS = 4  # requests that may wait for a change at a time; they hold a thread each
 FAMILIES = {  # codes of errors that other parts raise
     families.Unauthenticated: "Unauthorized",
@@ -139,6 +140,11 @@ class ActionScheduled(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": {"id": _ID}})
 
     id: str
+
+
+class ActionsImported(BaseModel):
+    imported: int
+    skipped: int = Field(description="Whose ids were known")
 
 
 class ActionCancelled(BaseModel):
@@ -278,7 +284,7 @@ def show_action(path: ActionPath, query: InfoQuery) -> Response:
         finally:
             waiters.release()
         revision = engine.get(path.action_id)[0].revision
-    answer = jsonify(engine.info(path.action_id))
+    answer = jsonify(_for_old_clients(engine.info(path.action_id)))
     answer.set_etag(str(revision))
     answer.make_conditional(request)
     return answer
@@ -335,6 +341,39 @@ def cancel_action(path: ActionPath, body: CancelRequest) -> Response:
     return jsonify(id=record.id, state=record.state.value, cancel_requested=True)
 
 
+@surface.api(
+    "GET",
+    "/api/unstable/actions/export",
+    needs="read",
+    answers={200: {"description": "JSON lines", "content": {NDJSON: {"schema": {"type": "string"}}}}},
+    errors=[404],
+)
+def export_actions() -> Response:
+    """All actions that have ended, first scheduled first, each as a line like the answer of `actions/info`."""
+    return Response(transfer.lines(_engine()), mimetype=NDJSON)
+
+
+@surface.api(
+    "POST",
+    "/api/unstable/actions/import",
+    needs="admin",
+    answers={200: ActionsImported},
+    errors=[404, 413, 503],
+    body={NDJSON: {"schema": {"type": "string"}}},
+    audit="action.import",
+)
+def import_actions() -> Response:
+    """Take in actions that have ended elsewhere: lines like those of `actions/export`, all of them or none.
+
+    They come before all that this node did itself. Known ids are skipped; `details` of a refusal names line and member.
+    """
+    engine = _engine()
+    ended = transfer.read(request.get_data(), engine.options.header_deny)
+    imported = engine.store.add_ended(ended)
+    audit.note(imported=imported)
+    return jsonify(imported=imported, skipped=len(ended) - imported)
+
+
 @surface.api("GET", "/api/unstable/introspect/metrics", needs="read", answers={200: {"description": "As `/metrics`"}})
 def introspect_metrics() -> Response:
     """Figures for Prometheus."""
@@ -347,6 +386,13 @@ def introspect_threads() -> Response:
     found = sorted(thread.name for thread in threading.enumerate())
     listed = [{"name": f"arc:{name}", "short_name": name, "activity": None} for name in found]
     return jsonify(threads=listed, warning=["threads that are not Python's own are not listed"])
+
+
+def _for_old_clients(info: dict[str, Any]) -> dict[str, Any]:
+    """The same; the requester as the first clients know it, if the operator wants that."""
+    if info["action"]["requester"] == rules.AGENT_API and parts().config.get("actions", "requester_api"):
+        info["action"]["requester"] = rules.OLD_AGENT_API
+    return info
 
 
 def needed_for(permission: str) -> str:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arc import config
-from arc.actions import attributes, execkind, rules, schema, tracing
+from arc.actions import attributes, execkind, rules, schema, tracing, transfer
 from arc.actions import host as hosts
 from arc.actions.attributes import Datastore, Role, Shard, Shards, Version
-from arc.actions.errors import ActionEncode, InvalidArgs, InvalidTime
+from arc.actions.errors import ActionEncode, InvalidArgs, InvalidImport, InvalidTime
 from arc.actions.execkind import Allowed
 from arc.actions.external import External
 from arc.actions.host import Host, NodeOptions
 from arc.actions.worker import EngineOptions
+from arc.errors import ConfigError
+from arc.servernode import are_enabled
 
 if TYPE_CHECKING:
     from arc.actions.kinds import Kind
@@ -198,6 +200,101 @@ def test_secrets_are_masked_wherever_they_are() -> None:
     }  # fmt: skip
 
 
+# --- import
+
+
+def old(action_id: str = "9A1F2F6E-1F0A-47A0-8E6B-2F3A0F5F7D02", **action: Any) -> dict[str, Any]:
+    """An action as the first agents showed it."""
+    stop, start = ({"payload": None, "stage": stage, "state": "DONE"} for stage in (0, 1))
+    events = [("08:15", "DONE", start), ("08:11", "RUNNING", stop), ("08:09", "NEW", None)]
+    return {
+        "action": {
+            "id": action_id,
+            "kind": "replicante.io/service.restart",
+            "args": {"stop": {}, "start": {}},
+            "headers": {"X-B3-TraceId": "463ac35c9f6413ad", "Authorization": "Bearer x"},
+            "requester": "API",
+            "created_ts": "2019-08-06T07:08:09.123456+00:00",
+            "finished_ts": "2019-08-06T07:08:15Z",
+            "state": "DONE",
+            "state_payload": start,
+        }
+        | action,
+        "history": [
+            {"timestamp": f"2019-08-06T07:{time}Z", "state": state, "state_payload": payload}
+            for time, state, payload in events
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"state": "RUNNING"}, 'action.state: expected one of "DONE", "FAILED"'),
+        ({"state": "NEW", "finished_ts": None}, 'action.state: expected one of "DONE", "FAILED"'),
+        ({"state": "FAILED"}, "history.0: expected the state and the payload of the action"),
+        ({"state_payload": None}, "history.0: expected the state and the payload of the action"),
+        ({"finished_ts": None}, "action.finished_ts: expected an RFC 3339 time in UTC"),
+        ({"created_ts": "2019-08-06T07:08:09+02:00"}, "action.created_ts: expected an RFC 3339 time in UTC"),
+        ({"id": "x"}, "action.id: expected a UUID of 36 characters"),
+        ({"kind": "a b"}, "action.kind: expected a text of the form"),
+        ({"requester": "FOO"}, "action.requester: expected one of"),
+        ({"headers": {"a": "caf\xe9"}}, "action.headers: expected at most 64 of printable ASCII"),
+        ({"phase": 1}, "action.phase: expected none of this name"),
+    ],
+)
+def test_action_that_cannot_be_imported(change: dict[str, Any], complaint: str) -> None:
+    lines = f"{json.dumps(old())}\n\n{json.dumps(old(**change))}".encode()
+
+    with pytest.raises(InvalidImport) as caught:
+        transfer.read(lines)
+
+    assert str(caught.value).startswith(f"line 3: {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("events", "complaint"),
+    [
+        ([], "history: expected at least one event"),
+        (["NEW", "RUNNING", "DONE"], "history.0.state: expected what can follow RUNNING"),
+        (["DONE", "RUNNING"], "history.1.state: expected NEW, as the oldest event stands last"),
+        (["DONE", "DONE", "NEW"], "history.0.state: expected what can follow DONE"),
+        (["DONE", "NEW", "NEW"], "history.1.state: expected what can follow NEW"),
+        (["GONE"], "history.0.state: expected one of"),
+    ],
+)
+def test_history_that_no_action_can_have(events: list[str], complaint: str) -> None:
+    history = [{"timestamp": "2019-08-06T07:08:09Z", "state": state, "state_payload": None} for state in events]
+
+    with pytest.raises(InvalidImport) as caught:
+        transfer.read(json.dumps(old(state_payload=None) | {"history": history}).encode())
+
+    assert str(caught.value).startswith(f"line 1: {complaint}")
+
+
+def test_history_of_another_action() -> None:
+    history = [event | {"action_id": "0b8f4d0e-6c1c-4d55-9f0b-3f2b7f6b1c11"} for event in old()["history"]]
+
+    with pytest.raises(InvalidImport, match=r"line 1: history\.0\.action_id: expected the id of the action"):
+        transfer.read(json.dumps(old() | {"history": history}).encode())
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"action": 1, "history": []}', '{"a": NaN}', "[" * 5000, "\xff"])
+def test_line_that_is_no_action(line: str) -> None:
+    with pytest.raises(InvalidImport, match="line 2: "):
+        transfer.read(f"\n{line}".encode("latin-1"))
+
+
+def test_imported_actions_come_as_they_were_scheduled() -> None:
+    late, early = old(created_ts="2020-01-01T00:00:00Z"), old(scheduled_ts="2019-01-01T00:00:00Z")
+    deep = old(args=json.loads("[" * 64 + "]" * 64))
+
+    read = transfer.read("\r\n".join(map(json.dumps, (late, early, deep))).encode())
+
+    years = [record.as_dict()["scheduled_ts"][:4] for record, _ in read]
+    assert years == ["2019", "2019", "2020"]
+
+
 # --- what a node says of itself
 
 
@@ -314,6 +411,76 @@ def test_options_have_the_defaults_of_the_configuration() -> None:
 
     assert EngineOptions.of(section) == EngineOptions()
     assert NodeOptions.of(section) == NodeOptions()
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "complaint"),
+    [
+        ("actions", "intervall_s = 1", "unknown option actions.intervall_s; the nearest is actions.interval_s"),
+        ("actions", "interval_s = 0.01", "must be at least 0.05"),
+        ("actions", "interval_s = 3601", "must be at most 3600"),
+        ("actions", "interval_s = nan", "must be a number"),
+        ("actions", "interval_s = '1'", "must be a number"),
+        ("actions", "enabled = 'maybe'", "must be true or false"),
+        ("actions", "queue_max = 0", "must be at least 1"),
+        ("actions", "keep = 1_000_000_000_000_000_000_000", "must be at most"),
+        ("actions", "keep = 1.5", "must be a whole number"),
+        ("actions", "history_max = 9", "must be at least 10"),
+        ("actions", "payload_max = '1KB'", "must be at least"),
+        ("actions", "payload_max = '1GB'", "must be at most"),
+        ("actions", "crash_max = -1", "must be at least 0"),
+        ("actions", "id_memory_days = -1", "must be at least 0"),
+        ("actions", "header_deny = ['x-team:']", "'x-team:' is no name of a header"),
+        ("actions", "header_deny = [1]", "must be a list of texts"),
+        ("actions", "requester_api = 1", "must be true or false"),
+        ("actions", "plugins = 1", "must be a text"),
+        ("actions", "service_supervisor = 'runit'", "must be one of none, systemd, commands"),
+        ("actions", "service_allow = ['app-(a|b)']", "'app-.a|b.' is no unit"),
+        ("actions", "service_allow = ['']", "'' is no unit"),
+        ("actions", "service_wait_s = inf", "must be a number"),
+        ("actions", "service_start_command = ['']", "must begin with the name of a program"),
+        ("actions", "reboot_command = 7", "must be a list of texts"),
+        ("node", "id = 7", "must be a text"),
+        ("node", "name = 'x'", "unknown option node.name; the nearest is"),
+        ("fleet", "offline_after_s = 0", "must be at least 1"),
+        ("fleet", "long_poll_slots = -1", "must be at least 0"),
+        ("fleet", "long_poll_s = 301", "must be at most 300"),
+        ("fleet", "execution_retention_days = inf", "must be a number"),
+        ("fleet", "transport = 'pigeon'", "must be one of http"),
+        ("fleet", "public_url = 'arc.example.com'", "must be an address such as https://"),
+    ],
+)
+def test_option_that_cannot_be_used_stops_the_start_by_name(
+    section: str, line: str, complaint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "arc.conf"
+    file.write_text(f"[{section}]\n{line}\n")
+
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        config.load(str(file), {}, {})
+
+    assert f"{section}.{line.partition(' ')[0]}" in str(caught.value)
+
+
+def test_options_that_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "arc.conf"
+    file.write_text(
+        "[actions]\nservice_allow = ['nginx.service', 'app-[ab]*', 'getty@tty?.service']\nheader_deny = ['X-Team']\n"
+        "reboot_command = ['systemctl', 'reboot']\n[compat]\nrequester_api = true\n"
+    )
+
+    assert config.load(str(file), {}, {}).get("actions", "requester_api") is True
+
+
+def test_actions_that_everybody_could_schedule_stop_the_start() -> None:
+    opened = {"auth.enabled": "false", "server.host": "0.0.0.0"}
+
+    with pytest.raises(ConfigError, match=r"ConfigClash: \[actions\] enabled = true needs \[auth\] enabled = true"):
+        are_enabled(config.load(None, {}, opened | {"actions.enabled": "true"}))
+    assert not are_enabled(config.load(None, {}, opened))
+    assert not are_enabled(config.load(None, {}, {"actions.enabled": "false"}))
+    assert are_enabled(config.load(None, {}, opened | {"actions.enabled": "true", "server.host": "127.0.0.1"}))
+    assert are_enabled(config.load(None, {}, {}))
 
 
 def every_kind() -> list[Kind]:

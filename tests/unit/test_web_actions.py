@@ -17,6 +17,7 @@ from arc.actions.execkind import Allowed
 from arc.actions.node import Node
 from arc.actions.worker import EngineOptions
 from arc.web.action_figures import FAMILIES, families
+from tests.unit.test_actions_rules import old
 from tests.unit.web import ADMIN, WebApp
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 class NodeApp(WebApp):
     """A server with a node of three kinds."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
+    def __init__(self, data_dir: Path, **options: str) -> None:
+        super().__init__(data_dir, **options)
         kinds = [*testkinds.kinds(), execkind.kind({"true": Allowed(("true",))})]
         self.engine = ActionEngine(data_dir / "actions", kinds, EngineOptions(queue_max=10))
         self.shards = {"_meta": Shard("_meta", Role.PRIMARY, 5), "default/cpu": Shard("default/cpu", Role.PRIMARY)}
@@ -58,6 +59,11 @@ class NodeApp(WebApp):
         body = json.dumps(args) if data is None else data
         sent = {"Content-Type": "application/json"} | ADMIN | (headers or {})
         return self.client.post(f"{ROOT}/actions/schedule/{kind}{query}", data=body, headers=sent)
+
+    def take_in(self, lines: list[Any] | bytes) -> TestResponse:
+        data = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
+        sent = ADMIN | {"Content-Type": "application/x-ndjson"}
+        return self.client.post(f"{ROOT}/actions/import", data=data, headers=sent)
 
     def run(self) -> None:
         while self.engine.cycle() is not None:
@@ -260,3 +266,92 @@ def test_actions_that_are_switched_off(web: NodeApp) -> None:
     check_error(web.get("/actions/queue"), 404, "ActionsDisabled")
     check_error(web.schedule(PING, {}), 404, "ActionsDisabled")
     assert web.get("/info/agent").status_code == 200
+
+
+def test_requester_as_the_first_clients_know_it(tmp_path: Path) -> None:
+    with NodeApp(tmp_path, **{"actions.requester_api": "true"}) as web:
+        shown = [
+            web.get(f"/actions/info/{web.schedule(PING, query=query).get_json()['id']}").get_json()["action"][
+                "requester"
+            ]
+            for query in ("?requester=API", "", "?requester=CORE_API")
+        ]
+
+        assert shown == ["API", "API", "CORE_API"]
+        assert web.engine.get(web.engine.queue()[0].id)[0].requester == "AGENT_API"
+
+
+def test_health_tells_of_an_outcome_that_cannot_be_stored(web: NodeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert web.client.get("/health").get_json()["checks"] == []
+    monkeypatch.setattr(ActionEngine, "fault", "disk full: /secret/path")
+
+    known = web.client.get("/health")
+    to_influx = web.client.get("/health", headers={"User-Agent": "influxdb-client-python/1.50"})
+
+    assert (known.status_code, known.get_json()["status"]) == (200, "UP")
+    message = "the outcome of a step cannot be stored; the log says why"
+    assert known.get_json()["checks"] == [{"name": "actions", "status": "FAILED", "message": message}]
+    assert to_influx.get_json()["checks"][0]["status"] == "fail"
+
+
+# --- export and import
+
+
+def test_old_actions_are_imported_and_shown_as_ours(web: NodeApp) -> None:
+    web.schedule(PING)
+    web.run()
+
+    answer = web.take_in([old()])
+
+    assert answer.get_json() == {"imported": 1, "skipped": 0}
+    found = web.get("/actions/info/9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02").get_json()
+    assert found["action"] == old()["action"] | {
+        "id": "9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02",
+        "requester": "AGENT_API",
+        "headers": {"x-b3-traceid": "463ac35c9f6413ad"},
+        "created_ts": "2019-08-06T07:08:09Z",
+        "scheduled_ts": "2019-08-06T07:08:09Z",
+    }
+    assert [event["state"] for event in found["history"]] == ["DONE", "RUNNING", "NEW"]
+    assert {event["action_id"] for event in found["history"]} == {found["action"]["id"]}
+    assert [each["kind"] for each in web.get("/actions/finished").get_json()] == [PING, found["action"]["kind"]]
+    assert web.take_in([old()]).get_json() == {"imported": 0, "skipped": 1}
+    check_error(web.schedule(PING, query=f"?action_id={old()['action']['id']}"), 409, "ActionAlreadyExists")
+    assert web.engine.cycle() is None
+
+
+def test_what_one_node_exports_another_imports(web: NodeApp, tmp_path: Path) -> None:
+    for count in range(3):
+        web.schedule(PING, {"count": count + 1}, headers={"X-Team": "a"})
+    web.engine.schedule("arc.edge/exec", {"command": "true", "stdin": "secret"})
+    web.engine.cancel(web.engine.queue()[-1].id, "enough")
+    web.run()
+    web.schedule(PING)
+    exported = web.get("/actions/export").data
+
+    (tmp_path / "other").mkdir()
+    with NodeApp(tmp_path / "other") as other:
+        assert other.take_in(exported + b"\n").get_json() == {"imported": 4, "skipped": 0}
+        again = other.get("/actions/export").data
+        listed = other.get("/actions/finished").get_json()
+
+    assert again == exported
+    assert b"secret" not in exported
+    assert listed == web.get("/actions/finished").get_json()
+    assert len(listed) == 4
+
+
+def test_import_with_one_bad_action_takes_in_nothing(web: NodeApp) -> None:
+    refused = web.take_in([old(), old(str(uuid.UUID(int=3)), state="RUNNING")])
+
+    check_error(refused, 400, "InvalidImport")
+    expected = 'one of "DONE", "FAILED"'
+    assert refused.get_json()["details"] == {"line": 2, "path": "action.state", "expected": expected}
+    assert web.get("/actions/finished").get_json() == []
+
+
+def test_import_takes_admin(web: NodeApp) -> None:
+    refused = web.client.post(f"{ROOT}/actions/import", data=b"", headers=web.token("write"))
+
+    check_error(refused, 403, "Forbidden")
+    assert web.client.get(f"{ROOT}/actions/export", headers=web.token("read")).mimetype == "application/x-ndjson"
