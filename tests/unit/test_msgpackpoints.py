@@ -46,18 +46,18 @@ def shown(batches):
 
 
 def slow(body):
-    """What the path without the walker makes of a body; None when it refuses it."""
+    """What the path for bodies of any shape makes of one, or why it refuses it."""
     try:
         return shown(points.items_to_batches(msgpackpoints._unpack(body), NOW))
-    except Invalid:
-        return None
+    except Invalid as error:
+        return str(error) if body else "Empty payload"
 
 
 def fast(body):
     try:
         return shown(decode_msgpack(body, NOW))
-    except Invalid:
-        return None
+    except Invalid as error:
+        return str(error)
 
 
 def refusal(payload):
@@ -67,15 +67,21 @@ def refusal(payload):
     return str(caught.value)
 
 
+def forbidden(*_):
+    raise AssertionError("msgpack was asked")
+
+
+def read_fast(payload, monkeypatch):
+    """Batches of a payload that must not need the path for bodies of any shape."""
+    monkeypatch.setattr(msgpackpoints, "_unpack", forbidden)
+    return decode(payload)
+
+
 def walked(payload, monkeypatch):
     """Batches of a payload that the walker must read alone: without objects of its values."""
-
-    def forbidden(*_):
-        raise AssertionError("msgpack was asked")
-
-    monkeypatch.setattr(msgpackpoints, "_unpack", forbidden)
     monkeypatch.setattr(msgpackpoints._Walker, "_any", forbidden)
-    return decode(payload)
+    monkeypatch.setattr(msgpackpoints, "_row_batches", forbidden)
+    return read_fast(payload, monkeypatch)
 
 
 # Columns as clients pack them. Each strategy gives packed values: the same value can be packed in several ways.
@@ -179,6 +185,47 @@ def bodies(draw):
     return packed_array(items) if shape == "array" else packed_map([("batch", packed_array(items))])
 
 
+MEASUREMENTS = st.sampled_from(["cpu", "cpu", "cpu", "Mem-1"]).map(msgpack.packb)
+TAG_VALUES = st.text(max_size=3).map(msgpack.packb)
+ANY_VALUE = st.one_of(SMALL, INTEGERS, FLOATS, BOOLEANS, BINARY, NESTED, NULLS, st.just(b"\xd4\x05x"))
+KEYS = [*"aabbcc", "A", "host", "Host", "time", "a_value", "_hidden", "straße", "", b"a"]
+ODD_KEYS = st.sampled_from(["f", "time", "measurement", "m", "t", "fields", "other", b"m", b"fields"])
+
+
+@st.composite
+def maps_of(draw, values, min_size=0):
+    """Keys that clash and keys that do not; one key can come twice."""
+    keys = draw(st.lists(st.sampled_from(KEYS), min_size=min_size, max_size=3))
+    return packed_map([(key, draw(values)) for key in keys])
+
+
+@st.composite
+def rows(draw, kind):
+    """One row item, usual in most, with fields of a kind."""
+    entries = [("m", draw(MEASUREMENTS)), ("fields", draw(maps_of(kind, min_size=1)))]
+    texts = TAG_VALUES | NULLS
+    times = TIMES | NULLS | st.floats(-1e10, 1e12).map(msgpack.packb)
+    usual = [("t", times), ("t", times), ("h", texts), ("tags", maps_of(texts)), ("tags", NULLS)]
+    entries += [(key, draw(values)) for key, values in draw(st.lists(st.sampled_from(usual), max_size=3))]
+    if not draw(st.integers(0, 20)):
+        entries.append((draw(ODD_KEYS), draw(ANY_VALUE | MEASUREMENTS | maps_of(ANY_VALUE))))
+    return packed_map(draw(st.permutations(entries)))
+
+
+@st.composite
+def row_bodies(draw):
+    kind = draw(KINDS)
+    kind = draw(st.sampled_from([kind, kind, kind | NULLS, ANY_VALUE]))
+    items = packed_array(draw(st.lists(rows(kind), max_size=6)))
+    return packed_map([("batch", items)]) if draw(st.booleans()) else items
+
+
+@settings(max_examples=200, deadline=None)
+@given(row_bodies())
+def test_rows_give_what_the_slow_path_gives(body):
+    assert fast(body) == slow(body)
+
+
 @settings(max_examples=100, deadline=None)
 @given(bodies())
 def test_walker_gives_what_the_slow_path_gives(body):
@@ -252,6 +299,31 @@ class TestWalker:
         for column in batch.columns.values():
             column.validate(full=True)
         assert batch.columns["v"].to_pylist() == list(range(1000, 2000))
+
+
+class TestUsualRows:
+    """What usual clients send as rows is read without a map of each."""
+
+    @pytest.mark.parametrize("envelope", [lambda *rows: list(rows), lambda *rows: {"batch": rows}])
+    def test_envelope(self, monkeypatch, envelope):
+        row = {"m": "cpu", "t": T_US, "fields": {"v": 1.5}}
+        tagged = {**row, "h": "a", "tags": {"region": "eu"}, "fields": {"v": 2, "ok": True, "n": None}}
+
+        [batch] = read_fast(envelope(row, tagged, {**row, "h": None, "tags": None}), monkeypatch)
+
+        assert batch.tags == ("host", "region")
+        assert {name: column.to_pylist() for name, column in batch.columns.items() if name != "time"} == {
+            "host": ["unknown", "a", None], "region": [None, "eu", None],
+            "v": [1.5, 2.0, 1.5], "ok": [None, True, None], "n": [None, None, None],
+        }  # fmt: skip
+
+    def test_names_that_make_way_for_others_do_so_row_by_row(self, monkeypatch):
+        row = {"m": "cpu", "fields": {"v": "field"}}
+
+        [batch] = read_fast([row, {**row, "tags": {"v": "tag"}}, row], monkeypatch)
+
+        assert batch.columns["v"].to_pylist() == ["field", "tag", "field"]
+        assert batch.columns["v_value"].to_pylist() == [None, "field", None]
 
 
 class TestChecklist:

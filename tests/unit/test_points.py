@@ -8,7 +8,7 @@ import pytest
 
 from arc.errors import Invalid
 from arc.metrics.decode.columns import arrow_column
-from arc.metrics.decode.points import columnar_item, items_to_batches, rows_to_batches
+from arc.metrics.decode.points import columnar_item, items_to_batches
 
 NOW = 1_700_000_000_000_000
 T_MS = 1697472000000
@@ -73,7 +73,7 @@ def test_hosts_of_different_origin_in_one_batch():
         {"m": "cpu", "fields": {"v": 1}, **part} for part in ({"h": "a"}, {}, {"tags": {"host": "b"}}, {"h": None})
     ]
 
-    [batch] = rows_to_batches(items, NOW)
+    [batch] = items_to_batches([items], NOW)
 
     assert batch.columns["host"].to_pylist() == ["a", "unknown", "b", None]
 
@@ -275,6 +275,7 @@ def test_mixtures_are_refused(values, text):
         ({"m": [], "f": {"v": 1}}, "'m' (measurement) must be text, not an array"),
         ({"m": "c"}, "Missing required field 'fields' or 'f'"),
         ({"m": "c", "fields": {}}, "Missing required field 'fields' or 'f'"),
+        ({"m": "c", "f": {}}, "Missing required field 'fields' or 'f'"),
         ({"m": "c", "fields": "x"}, "'fields' must be a map or an array, not text"),
         ({"m": "c", "f": {"v": 1}, "tags": "x"}, "'tags' must be a map, not text"),
         ({"m": "c", "f": {5: 1}}, "names must be text, not integer"),

@@ -3,7 +3,8 @@
     decode_msgpack -> _Walker reads maps and keys byte by byte; each array of a columnar item becomes a column:
         equal-width elements (numbers, booleans, equally long or short ASCII text): strided numpy views of the body
         anything else: msgpack reads that array, arrow_column types it
-    a body of another shape (rows, odd keys, several objects) -> msgpack reads it whole -> points.items_to_batches
+    rows of usual keys and types -> msgspec makes a points.Row of each -> points.rows_to_batches
+    any other body (odd keys, several objects), or a bad one -> msgpack reads it whole -> points.items_to_batches
 
 MessagePack marks every element with its type, so an array whose markers are all equal has its values at equal
 distances: one comparison of the markers proves it, one numpy call takes the values, and no Python object is made
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgpack
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -46,7 +48,14 @@ _ASCII, _NOT_ASCII = bytes(range(0x80)), bytes(range(0x80, 0x100))
 
 
 class _Odd(Exception):
-    """The body has a shape the walker does not know; msgpack reads it instead."""
+    """The body has a shape that is not read the fast way."""
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    batch: list[points.Row]
+
+
+_ROWS = msgspec.msgpack.Decoder(_Envelope | list[points.Row])
 
 
 def decode_msgpack(body: bytes, received_us: int) -> list[Batch]:
@@ -56,13 +65,34 @@ def decode_msgpack(body: bytes, received_us: int) -> list[Batch]:
     """
     if not body:
         raise Invalid("Empty payload")
-    try:
-        batches = _Walker(body, received_us).batches()
-    except (_Odd, Invalid):  # of what is refused the other path names the item
+    batches = _usual_batches(body, received_us)
+    if batches is None:
         batches = points.items_to_batches(_unpack(body), received_us)
     if not any(batch.rows for batch in batches):
         raise Invalid("No records in payload")
     return batches
+
+
+def _usual_batches(body: bytes, received_us: int) -> list[Batch] | None:
+    """What a body holds that most clients could have sent; None for any other, and for what is to be refused."""
+    for read in (_columnar_batches, _row_batches):
+        try:
+            return read(body, received_us)
+        except (_Odd, Invalid):
+            continue
+    return None
+
+
+def _columnar_batches(body: bytes, received_us: int) -> list[Batch]:
+    return _Walker(body, received_us).batches()
+
+
+def _row_batches(body: bytes, received_us: int) -> list[Batch]:
+    try:
+        rows = _ROWS.decode(body)
+    except ValueError:  # other keys or types, text that is not UTF-8, more than one object
+        raise _Odd from None
+    return points.rows_to_batches(rows.batch if isinstance(rows, _Envelope) else rows, received_us)
 
 
 def _unpack(body: bytes) -> list[Any]:

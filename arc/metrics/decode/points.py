@@ -1,22 +1,25 @@
 """Points as plain Python objects (of msgpack or JSON) into columns.
 
     items_to_batches -> envelopes opened -> columnar items: columnar_item, one batch each
-                                         -> row items: rows_to_batches, one batch per measurement
+                                         -> row items: Row each, rows_to_batches, one batch per measurement
 
-Row items are sorted into shapes (same measurement, tag names, field names): names are looked at once per shape, values
-column by column. Names and types: spec metrics 2.6.1 and 3.4. All or nothing: a bad item refuses the request.
+Rows are sorted by measurement and the names of tags and fields: names are looked at once for many rows, values column
+by column. Names and types: spec metrics 2.6.1 and 3.4. All or nothing: a bad item refuses the request.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgpack
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import UNSET, UnsetType
 
 from arc.errors import Invalid
 from arc.metrics.decode.batch import Batch, time_array
@@ -33,6 +36,8 @@ MAX_NESTING = 32  # batches inside batches
 _NO_TAGS: dict[Any, Any] = {}
 
 Item = dict[Any, Any]
+_Keys = tuple[Any, ...]
+_Groups = dict[tuple[_Keys, _Keys], list[int]]
 Times = np.ndarray[Any, Any]  # int64, microseconds
 
 
@@ -90,123 +95,117 @@ def batch_of_columns(measurement: str, columns: dict[str, Any], received_us: int
     return Batch(measurement, columns if _are_plain(tuple(columns)) else _merged(columns), rows)
 
 
-def rows_to_batches(
-    items: Sequence[Item],
-    received_us: int,
-    *,
-    numbers: Sequence[int] | None = None,
-    count: int | None = None,
-    text_times: bool = False,
-) -> list[Batch]:
-    """The rows of items {"m", "t", "h", "tags", "fields"}, a batch for each measurement.
+class Row(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A row item under the usual spellings of its keys.
 
-    numbers: the items' numbers in the request, which has `count` items; None: these are all of them.
+    The types are those a decoder may take over as they are. Of any other item _row() makes one, and then fields and
+    tags can have keys and values of other types too. gc=False: rows are many, and no row is part of a cycle.
     """
-    count = len(items) if count is None else count
-    tables: dict[str, _Table] = {}
-    number = 0
-    try:
-        for number, item in zip(numbers or range(count), items, strict=True):
-            measurement = item.get("m")
-            if type(measurement) is not str:
-                measurement = _measurement(item)
-            table = tables.get(measurement)
-            if table is None:
-                check_measurement(measurement)
-                table = tables[measurement] = _Table(measurement)
-            table.add(item, number)
-    except Invalid as error:
-        raise _numbered(error, number, count) from None
-    return [table.batch(received_us, text_times, count) for table in tables.values()]
+
+    m: str
+    fields: Annotated[dict[str, bool | int | float | str | None], msgspec.Meta(min_length=1)]
+    t: int | float | None = None
+    h: str | UnsetType | None = UNSET
+    tags: dict[str, str | None] | None = None
+
+
+def rows_to_batches(rows: Sequence[Row], received_us: int, *, text_times: bool = False) -> list[Batch]:
+    """A batch for each measurement, its rows in their order.
+
+    Raises BadValue with the index of the row in `rows`, or Invalid for a bad name, which _row() refuses earlier.
+    """
+    tables: defaultdict[str, _Groups] = defaultdict(lambda: defaultdict(list))
+    for index, row in enumerate(rows):
+        tables[row.m][tuple(row.tags or ()), tuple(row.fields)].append(index)
+    return [_Table(name, rows, groups).batch(received_us, text_times) for name, groups in tables.items()]
 
 
 class _Shape:
     """Where the columns of some rows come from: pairs of the key in tags or fields and the column's name."""
 
-    def __init__(self, tags: Item, fields: Item) -> None:
+    def __init__(self, tags: _Keys, fields: _Keys) -> None:
         names = {key: _text_key(key) for key in tags}
-        self.host_key = next((key for key, name in names.items() if name.casefold() == HOST), None)
+        hosts = [key for key, name in names.items() if name.casefold() == HOST]
+        self.host_key = hosts[0] if hosts else None
         names.pop(self.host_key, None)  # tags.host is a source of the column host, not a column of its own
         tag_columns, field_columns = column_names(names.values(), map(_text_key, fields), (TIME, HOST))
         self.tags = [(key, column) for key, column in zip(names, tag_columns, strict=True) if column]
         self.fields = [(key, column) for key, column in zip(fields, field_columns, strict=True) if column]
-        self.positions: list[int] = []  # of its rows in the table
+        # No name had to make way for another: rows that lack some of the keys have the same columns for the others.
+        self.is_plain = len(hosts) < 2 and all(_text_key(key) == column for key, column in self.tags + self.fields)
 
 
-@dataclass(slots=True)
+@lru_cache(1024)
+def _shape_of(tags: _Keys, fields: _Keys) -> _Shape:
+    """Clients send the same names again and again. Raises Invalid for a bad one."""
+    return _Shape(tags, fields)
+
+
 class _Table:
-    """The row items of one measurement on their way into columns."""
+    """The rows of one measurement on their way into columns.
 
-    measurement: str
-    items: list[Item] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    tags: list[Item] = field(default_factory=list)
-    fields: list[Item] = field(default_factory=list)
-    shapes: dict[tuple[Any, ...], _Shape] = field(default_factory=dict)
+    groups: the keys of tags and fields, with the indexes of the rows that have these.
+    """
 
-    def add(self, item: Item, number: int) -> None:
-        fields = item.get("fields") or item.get("f")
-        if type(fields) is not dict:
-            fields = _field_map(fields)
-        tags = item.get("tags") or _NO_TAGS
-        if type(tags) is not dict:
-            raise BadItem(f"'tags' must be a map, not {kind_of(tags)}")
-        key = (*tags, None, *fields)
-        shape = self.shapes.get(key)
-        if shape is None:
-            shape = self.shapes[key] = _Shape(tags, fields)
-        shape.positions.append(len(self.items))
-        self.items.append(item)
-        self.numbers.append(number)
-        self.tags.append(tags)
-        self.fields.append(fields)
+    def __init__(self, measurement: str, rows: Sequence[Row], groups: _Groups) -> None:
+        check_measurement(measurement)
+        self.measurement = measurement
+        self.indexes = sorted(chain.from_iterable(groups.values()))
+        self.rows = [rows[index] for index in self.indexes]
+        self.tags: list[Item] = [row.tags or _NO_TAGS for row in self.rows]
+        self.fields: list[Item] = [row.fields for row in self.rows]
+        self.shapes = self._shapes(groups)
 
-    def batch(self, received_us: int, text_times: bool, count: int) -> Batch:
+    def _shapes(self, groups: _Groups) -> list[tuple[_Shape, list[int] | None]]:
+        """Shapes and the positions of their rows in the table; None for all rows."""
+        tags = dict.fromkeys(chain.from_iterable(tags for tags, _ in groups))
+        fields = dict.fromkeys(chain.from_iterable(fields for _, fields in groups))
+        shape = _shape_of(tuple(tags), tuple(fields))
+        if shape.is_plain:  # as is usual
+            return [(shape, None)]
+        positions = {index: position for position, index in enumerate(self.indexes)}
+        return [(_shape_of(*keys), [positions[index] for index in indexes]) for keys, indexes in groups.items()]
+
+    def batch(self, received_us: int, text_times: bool) -> Batch:
         try:
             times = self._times(received_us, text_times)
-            lists = FoldedLists(len(self.items))
+            lists = FoldedLists(len(self.rows))
             lists.add(HOST, self._hosts(), None)
             tags = {HOST: None}
-            for shape in self.shapes.values():
+            for shape, positions in self.shapes:
                 for key, name in shape.tags:
-                    texts = _tag_texts(self._values(self.tags, key, shape))
-                    tags[lists.add(name, texts, self._positions(shape))] = None
-            for shape in self.shapes.values():
+                    tags[lists.add(name, _tag_texts(_values(self.tags, key, positions)), positions)] = None
+            for shape, positions in self.shapes:
                 for key, name in shape.fields:
-                    lists.add(name, self._values(self.fields, key, shape), self._positions(shape))
+                    lists.add(name, _values(self.fields, key, positions), positions)
             columns = {name: arrow_column(name, values) for name, values in lists.columns.values()}
         except BadValue as error:
-            raise _numbered(error, self.numbers[error.row], count) from None
-        return Batch(self.measurement, {TIME: time_array(times), **columns}, len(self.items), tuple(tags))
-
-    def _positions(self, shape: _Shape) -> list[int] | None:
-        """None when the shape has all rows, as is usual."""
-        return None if len(self.shapes) == 1 else shape.positions
-
-    def _values(self, rows: list[Item], key: Any, shape: _Shape) -> list[Any]:
-        if len(self.shapes) == 1:
-            return [row[key] for row in rows]
-        return [rows[position][key] for position in shape.positions]
+            raise BadValue(str(error), self.indexes[error.row]) from None
+        return Batch(self.measurement, {TIME: time_array(times), **columns}, len(self.rows), tuple(tags))
 
     def _times(self, received_us: int, text_times: bool) -> Times:
-        values = [item.get("t") for item in self.items]
+        values = [row.t for row in self.rows]
         times = _times_of_one_unit(values)
         if times is not None:
             return times
         times = np.empty(len(values), np.int64)
-        for row, item in enumerate(self.items):
-            value = item["t"] if "t" in item else item.get(TIME, item.get("timestamp"))
+        for row, value in enumerate(values):
             times[row] = received_us if value is None else _instant_us(value, row, text_times)
         return times
 
     def _hosts(self) -> list[str | None]:
-        hosts = [item.get("h") for item in self.items]
+        hosts: list[Any] = [row.h for row in self.rows]
         if set(map(type, hosts)) == {str}:
             return hosts
-        for shape in self.shapes.values():
-            for row in shape.positions:
-                hosts[row] = _host(self.items[row], self.tags[row].get(shape.host_key))
+        for shape, positions in self.shapes:
+            for position in positions or range(len(hosts)):
+                hosts[position] = _host(hosts[position], self.tags[position].get(shape.host_key))
         return hosts
+
+
+def _values(maps: list[Item], key: Any, positions: list[int] | None) -> list[Any]:
+    chosen = maps if positions is None else [maps[position] for position in positions]
+    return [values.get(key) for values in chosen]
 
 
 def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
@@ -227,25 +226,42 @@ def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
 
 def _batches(items: list[Item], received_us: int, text_times: bool) -> list[Batch]:
     batches: list[Batch] = []
-    rows: list[Item] = []
+    rows: list[Row] = []
     numbers: list[int] = []
     for number, item in enumerate(items):
-        if "columns" not in item:
-            rows.append(item)
-            numbers.append(number)
-            continue
         try:
-            batches.append(columnar_item(item, received_us, text_times=text_times))
+            if "columns" in item:
+                batches.append(columnar_item(item, received_us, text_times=text_times))
+            else:
+                rows.append(_row(item))
+                numbers.append(number)
         except Invalid as error:
             raise _numbered(error, number, len(items)) from None
-    if rows:
-        batches += rows_to_batches(rows, received_us, numbers=numbers, count=len(items), text_times=text_times)
+    try:
+        batches += rows_to_batches(rows, received_us, text_times=text_times)
+    except BadValue as error:
+        raise _numbered(error, numbers[error.row], len(items)) from None
     return [batch for batch in batches if batch.rows]
 
 
 def _numbered(error: Invalid, number: int, count: int) -> Invalid:
     text = f"{error} (item {number})" if count > 1 else str(error)
     return BadItem(text) if isinstance(error, BadItem) else Invalid(text)
+
+
+def _row(item: Item) -> Row:
+    """A row item in whatever spelling. Raises Invalid, also for its names."""
+    measurement = _measurement(item)
+    check_measurement(measurement)
+    fields = item.get("fields") or item.get("f")
+    if type(fields) is not dict or not fields:
+        fields = _field_map(fields)
+    tags = item.get("tags") or _NO_TAGS
+    if type(tags) is not dict:
+        raise BadItem(f"'tags' must be a map, not {kind_of(tags)}")
+    _shape_of(tuple(tags), tuple(fields))
+    time = item["t"] if "t" in item else item.get(TIME, item.get("timestamp"))
+    return Row(measurement, fields, time, item.get("h", UNSET), tags)
 
 
 def _measurement(item: Item) -> str:
@@ -276,13 +292,12 @@ def _text_key(key: Any) -> str:
     raise BadItem(f"names must be text, not {kind_of(key)}")
 
 
-def _host(item: Item, tag: Any) -> str | None:
-    host = item.get("h")
-    if host is not None:
+def _host(host: Any, tag: Any) -> str | None:
+    if host is not None and host is not UNSET:
         return f"host_{host}" if type(host) is int else _tag_text(host)
     if tag is not None:
         return _tag_text(tag)
-    return None if "h" in item else UNKNOWN_HOST
+    return UNKNOWN_HOST if host is UNSET else None
 
 
 def _tag_texts(values: list[Any]) -> list[str | None]:
