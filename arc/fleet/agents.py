@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from arc.db.fleet_tables import agent_events, agent_facts, agent_tags, agents
 from arc.errors import Invalid
 from arc.fleet import filter as language
-from arc.fleet.records import Agent, AgentEvent, AgentNotFound, OtherProject, Page
+from arc.fleet.records import Agent, AgentEvent, AgentNotFound, Known, OtherProject, Page
 from arc.fleet.values import number_of, text_of
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ _CHANGE = {
     for table, row in _ROW.items()
 }
 _ADD_EVENT = insert(agent_events)
-_SPEAKER = select(agents.c.project, agents.c.token_id, agents.c.epoch, agents.c.last_seq, agents.c.is_online).where(
-    agents.c.agent_id == bindparam("agent")
-)
+_KNOWN = select(agents.c.token_id, agents.c.epoch, agents.c.last_seq).where(agents.c.agent_id == bindparam("agent"))
 _SEEN = (
     update(agents)
     .where(agents.c.agent_id == bindparam("seen_agent"), agents.c.last_seen_at < bindparam("at"))
@@ -154,9 +152,11 @@ class AgentStore:
                 tx.execute(_SEEN, [{"seen_agent": agent_id, "at": at} for agent_id, at in seen.items()])
         return len(seen)
 
-    def speaker_row(self, connection: sa.Connection, agent_id: str) -> Any:
-        """What the transport has to know of an agent; None of an unknown one."""
-        return connection.execute(_SPEAKER, {"agent": agent_id}).one_or_none()
+    def known(self, agent_id: str) -> Known | None:
+        """None of an unknown agent."""
+        with self._db.read() as connection:
+            row = connection.execute(_KNOWN, {"agent": agent_id}).one_or_none()
+        return None if row is None else Known(*row)
 
     def mark_delivered(self, tx: sa.Connection, agent_id: str, epoch: str, last_seq: int) -> None:
         """Messages of the epoch up to this one have had their effect."""

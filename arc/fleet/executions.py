@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import operator
+import threading
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,15 +38,12 @@ _BY_ID = select(executions).where(executions.c.request_id == bindparam("request"
 _UPDATE = update(executions).where(executions.c.request_id == bindparam("request"))
 _TARGET = select(agents.c.project).where(agents.c.agent_id == bindparam("agent"))
 _UNFETCHED = and_(executions.c.status == Status.QUEUED, executions.c.received_at.is_(None))
+_UNTOLD = and_(
+    executions.c.status < Status.FAILED,
+    executions.c.received_at.is_(None) | executions.c.cancel_requested_at.is_not(None),
+)
 _PENDING = (
-    select(executions)
-    .where(
-        executions.c.agent_id == bindparam("agent"),
-        executions.c.status < Status.FAILED,
-        executions.c.received_at.is_(None) | executions.c.cancel_requested_at.is_not(None),
-    )
-    .order_by(executions.c.seq)
-    .limit(100)
+    select(executions).where(executions.c.agent_id == bindparam("agent"), _UNTOLD).order_by(executions.c.seq).limit(100)
 )
 
 
@@ -76,6 +74,12 @@ class ExecutionStore:
         self._db = db
         self._sender = sender
         self.logs = ExecutionLogs(db)
+        self._lock = threading.Lock()
+        self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
+
+    def start(self) -> None:
+        with self._db.read() as connection:
+            self._untold.update(connection.scalars(select(executions.c.agent_id).where(_UNTOLD).distinct()))
 
     def create(
         self, command: Command, user: dict[str, Any], now_us: int, *, deliver_within_s: int, project: str | None = None
@@ -109,6 +113,7 @@ class ExecutionStore:
                 )
                 .returning(*executions.c)
             ).one()
+        self._tell(command.agent_id)
         return Execution.from_row(row)
 
     def get(self, request_id: str, project: str | None = None) -> Execution:
@@ -128,8 +133,18 @@ class ExecutionStore:
 
     def pending(self, agent_id: str) -> list[Execution]:
         """What the agent has not confirmed yet, and what it shall stop, in the order it was made."""
-        with self._db.read() as connection:
-            return [Execution.from_row(row) for row in connection.execute(_PENDING, {"agent": agent_id})]
+        if agent_id not in self._untold:
+            return []
+        with self._lock:
+            self._untold.discard(agent_id)  # first: what comes after the look puts it in again
+        found = None
+        try:
+            with self._db.read() as connection:
+                found = [Execution.from_row(row) for row in connection.execute(_PENDING, {"agent": agent_id})]
+            return found
+        finally:
+            if found != []:
+                self._tell(agent_id)
 
     def received(self, tx: sa.Connection, agent_id: str, request_ids: Iterable[str], now_us: int) -> None:
         """The agent has these; of others' ones nothing happens."""
@@ -175,7 +190,9 @@ class ExecutionStore:
                 changes |= {"status": Status.FAILED, "ended_at": now_us}
                 self.logs.append(tx, request_id, 0, "cancelled", is_final=True, now_us=now_us)  # agents count from 1
             tx.execute(_UPDATE, {"request": request_id, **changes})
-            return _one(tx, request_id, project)
+            cancelled = _one(tx, request_id, project)
+        self._tell(cancelled.agent_id)
+        return cancelled
 
     def fail_unfetched(self, now_us: int) -> list[Execution]:
         """Those that no agent has fetched in time."""
@@ -190,6 +207,10 @@ class ExecutionStore:
         """Delete what has not changed since, with its log."""
         with self._db.transaction() as tx:
             return tx.execute(delete(executions).where(executions.c.updated_at <= before_us)).rowcount
+
+    def _tell(self, agent_id: str) -> None:
+        with self._lock:
+            self._untold.add(agent_id)
 
     def _fail(self, condition: Any, now_us: int) -> list[Execution]:
         failing = update(executions).where(condition).returning(*executions.c)

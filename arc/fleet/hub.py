@@ -93,11 +93,6 @@ class Hub(Generic[Message]):
             self._leave(agent_id, waiter)
         return messages, 0.0 if messages else self.retry_s()
 
-    def keeps_near(self, agent_id: str) -> bool:
-        """Whether the agent has a place, or a good chance of one."""
-        with self._lock:
-            return self._online() <= self._slots or agent_id in self._waiting or self._is_busy(agent_id)
-
     def retry_s(self) -> float:
         """Spread, so that agents that came together do not come back together."""
         crowd = max(self._online() - self._slots, 0)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from arc.errors import Denied, Invalid
 from arc.fleet.messages import Fields, Registration, Reply
 from arc.fleet.news import escaped
-from arc.fleet.records import Execution, Status
+from arc.fleet.records import Execution, Known, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,11 +48,11 @@ class Speaker:
     project: str | None = None
     organization: str | None = None
 
-    def check(self, agent_id: str, row: Any) -> None:
-        """row: of the agent, None while it is unknown. Raises NotTheSpeaker."""
+    def check(self, agent_id: str, known: Known | None) -> None:
+        """known: of the agent, None while there is none of that id. Raises NotTheSpeaker."""
         if self.token_id is None or self.agent_id == agent_id:
             return
-        if self.agent_id is not None or (row is not None and row.token_id != self.token_id):
+        if self.agent_id is not None or (known is not None and known.token_id != self.token_id):
             raise NotTheSpeaker(agent_id)
 
 
@@ -91,24 +91,37 @@ class Intake:
         self._write_lines = write_lines
         # One batch of an agent at a time: a client that gave up waiting sends again while the first is being worked on.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._known: dict[str, Known] = {}  # by agent, guarded by its lock: a look into the database costs more
 
     def receive(self, agent_id: str, speaker: Speaker, epoch: str, messages: list[Any], now_us: int) -> Receipt:
         """Raises Denied, Invalid for what is no batch at all, Unavailable when the metrics cannot be written now."""
         numbered = _numbered(messages)
-        with self._locks[hash(agent_id) % _LOCKS]:
-            with self._db.read() as connection:
-                row = self._agents.speaker_row(connection, agent_id)
-            speaker.check(agent_id, row)
-            delivered = row.last_seq if row is not None and row.epoch == epoch else 0
+        with self._lock_of(agent_id):
+            known = self._known.get(agent_id) or self._agents.known(agent_id)
+            speaker.check(agent_id, known)
+            delivered = known.last_seq if known is not None and known.epoch == epoch else 0
             receipt = Receipt(last_seq=delivered)
             fresh = [(seq, message) for seq, message in numbered if seq > delivered]
             self._store_metrics(agent_id, fresh, receipt)
-            receipt.may_report = row is not None or speaker.token_id is None or speaker.agent_id == agent_id
+            receipt.may_report = known is not None or speaker.token_id is None or speaker.agent_id == agent_id
             if fresh:  # else it was a heartbeat, or all of it had been delivered before
+                self._known.pop(agent_id, None)  # until the commit: nobody knows what a failed one has left
                 with self._db.transaction() as tx:
                     self._take(tx, agent_id, speaker, fresh, now_us, receipt)
                     self._agents.mark_delivered(tx, agent_id, epoch, receipt.last_seq)
+                if known is not None:
+                    known = replace(known, epoch=epoch, last_seq=receipt.last_seq)
+            if known is not None:
+                self._known[agent_id] = known
         return receipt
+
+    def forget(self, agent_id: str) -> None:
+        """Somebody else has changed what is stored of the agent."""
+        with self._lock_of(agent_id):
+            self._known.pop(agent_id, None)
+
+    def _lock_of(self, agent_id: str) -> threading.Lock:
+        return self._locks[hash(agent_id) % _LOCKS]
 
     def _store_metrics(self, agent_id: str, fresh: Iterable[tuple[int, Fields]], receipt: Receipt) -> None:
         for seq, message in fresh:

@@ -46,6 +46,15 @@ class OtherProject(Denied):
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the transport has to know of an agent. last_seq: messages of the epoch up to it have had their effect."""
+
+    token_id: int | None
+    epoch: str
+    last_seq: int
+
+
+@dataclass(frozen=True)
 class Agent:
     agent_id: str
     project: str

@@ -74,6 +74,7 @@ class Fleet:
 
     def start(self) -> None:
         self.presence.begin(self.agents.online(), clock.now_us())
+        self.executions.start()
         self.relay.start()
         self.sweeper.start()
 
@@ -132,6 +133,7 @@ class Fleet:
         """Exchange an enrolment token for the credential of an agent. Raises Denied, Invalid, Conflict."""
         now_us = clock.now_us()
         enrolled = self.enrolment.exchange(secret, identity, now_us)
+        self._intake.forget(enrolled.agent_id)
         self.news.agent(enrolled.agent_id, "enrolled", now_us)
         return enrolled
 
@@ -150,6 +152,7 @@ class Fleet:
         """Raises AgentNotFound, OtherProject."""
         now_us = clock.now_us()
         self.agents.delete(agent_id, now_us, project)
+        self._intake.forget(agent_id)
         self.presence.go_offline(agent_id)
         self.news.agent(agent_id, "deleted", now_us)
 
@@ -198,10 +201,9 @@ class Fleet:
         """Whether the agent is known; for most agents that needs no look into the database."""
         if self.presence.last_seen(agent_id) is not None and speaker.agent_id == agent_id:
             return True
-        with self._db.read() as connection:
-            row = self.agents.speaker_row(connection, agent_id)
-        speaker.check(agent_id, row)
-        return row is not None
+        known = self.agents.known(agent_id)
+        speaker.check(agent_id, known)
+        return known is not None
 
     def _sign_of_life(self, agent_id: str, now_us: int) -> None:
         if not self.presence.seen(agent_id, now_us) and self.agents.come_online(agent_id, now_us):

@@ -139,7 +139,7 @@ def post_agent_messages(path: AgentPath) -> Response:
     receipt = fleet().post(path.agent_id, _speaker(), epoch, messages)
     request.environ["arc.is_routine"] = True
     rejected = [{"seq": seq, "error": error} for seq, error in receipt.rejected]
-    return _answer(path.agent_id, last_seq=receipt.last_seq, rejected=rejected)
+    return jsonify(last_seq=receipt.last_seq, rejected=rejected)
 
 
 @surface.api(
@@ -156,15 +156,7 @@ def poll_agent_messages(path: AgentPath) -> Response:
     is_gone = request.environ.get("waitress.client_disconnected", bool)
     request.environ["arc.is_routine"] = True
     messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), _wait_s(), is_gone)
-    return _answer(path.agent_id, messages=messages, retry_in_s=retry_in_s)
-
-
-def _answer(agent_id: str, **values: Any) -> Response:
-    """Ends the connection of an agent that nobody will miss for a while: each one open costs every request a little."""
-    response = jsonify(values)
-    if not fleet().hub.keeps_near(agent_id):
-        response.headers["Connection"] = "close"
-    return response
+    return jsonify(messages=messages, retry_in_s=retry_in_s)
 
 
 def _speaker() -> Speaker:

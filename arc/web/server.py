@@ -20,7 +20,6 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, create_server
@@ -31,6 +30,7 @@ from arc.web.application import SECURITY_HEADERS, sane_request_id
 from arc.web.errors import error_body
 from arc.web.grouping import WriteThread
 from arc.web.parse import IMPORT_PATHS, too_large_text
+from arc.web.sockets import Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from waitress.adjustments import Adjustments
 
 log = logging.getLogger(__name__)
+_served = threading.local()  # .channel: what the thread serves
 
 MAX_CONNECTIONS = 10_000
 RECV_BYTES = 256 * 1024  # per call; Waitress' 8 KiB cost a 650 kB body a third of its time
@@ -74,8 +75,8 @@ class ArcServer:
         grouped: Collection[str] = (),
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        self._map: dict[int, Any] = {}
-        self._dispatcher = _Dispatcher(grouped, self._wake)
+        self._map = Sockets()
+        self._dispatcher = _Dispatcher(grouped, self._map.has_changed, self._wake)
         self._stop_timeout_s = stop_timeout_s
         self._on_stop = on_stop
         self._stopping = False
@@ -84,7 +85,7 @@ class ArcServer:
         try:
             self._listen(app, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", max_body_bytes)
         except BaseException:
-            wasyncore.close_all(self._map)
+            self._map.close()
             raise
         self._listeners = [found for found in self._map.values() if isinstance(found, BaseWSGIServer)]
         for listener in self._listeners:
@@ -120,7 +121,7 @@ class ArcServer:
             self._idle.wait()
         self._dispatcher.shutdown(timeout=1)
         self._dispatcher.join()
-        wasyncore.close_all(self._map)
+        self._map.close()
 
     def _listen(self, app: WSGIApplication, address: str, max_body_bytes: int) -> None:
         create_server(
@@ -129,7 +130,6 @@ class ArcServer:
             _dispatcher=self._dispatcher,
             listen=address,
             ident="Arc",
-            asyncore_use_poll=True,  # select() ends at descriptor 1,024
             connection_limit=_connection_limit(),
             channel_timeout=IDLE_S,
             channel_request_lookahead=1,  # keeps reading while a request runs, so that a hang-up is noticed
@@ -146,7 +146,7 @@ class ArcServer:
             listener.trigger.pull_trigger()
 
     def _poll(self, timeout_s: float = 1) -> None:
-        wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+        self._map.poll(timeout_s)
         self._dispatcher.hand_over_writes()
 
     def _drain(self) -> None:
@@ -232,9 +232,6 @@ class _Task(WSGITask):
         lines = [f"HTTP/{self.version} {self.status}"]
         wish = self.request.headers.get("CONNECTION", "").lower()
         for name, value in self.response_headers:
-            if name == "Connection":  # the application knows that its client stays away for long
-                wish = value.lower()
-                continue
             if name == "Content-Length":
                 if not self.has_body:
                     continue  # RFC 9110: not with 204
@@ -362,6 +359,10 @@ class _Channel(HTTPChannel):
         self._begun = _Task(self, self.requests[0])
         self._begun.begin()
 
+    def service(self) -> None:
+        _served.channel = self
+        super().service()
+
     def task_class(self, _: HTTPChannel, request: HTTPRequestParser) -> _Task:
         task, self._begun = self._begun, None
         return task or _Task(self, request)
@@ -389,8 +390,11 @@ class _Dispatcher(ThreadedTaskDispatcher):
     queue_logger = logging.getLogger(f"{__name__}.queue")
     queue_logger.setLevel(logging.ERROR)
 
-    def __init__(self, grouped: Collection[str], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, grouped: Collection[str], has_changed: Callable[[_Channel], bool], wake: Callable[[], None]
+    ) -> None:
         super().__init__()
+        self._has_changed = has_changed
         self._wake = wake
         self._grouped = frozenset(grouped)
         self._writes: deque[_Channel] = deque()
@@ -402,9 +406,11 @@ class _Dispatcher(ThreadedTaskDispatcher):
         self.set_thread_count(threads)
 
     def add_task(self, channel: _Channel) -> None:
-        """Any thread; who is not the main thread wakes it afterwards."""
+        """Any thread: the one that has served a connection may find that more has come."""
         if self._is_grouped(channel.requests[0]):
             self._writes.append(channel)
+            if hasattr(_served, "channel") and not self._write_thread.is_current():
+                self._wake()
         else:
             super().add_task(channel)
 
@@ -414,8 +420,11 @@ class _Dispatcher(ThreadedTaskDispatcher):
             self._write_thread.hand_over([self._writes.popleft() for _ in range(count)])
 
     def wake(self) -> None:
-        """Of the main thread after each answer; the write thread does it once for all of a group."""
-        if not self._write_thread.is_current():
+        """Of the main thread, by the thread that serves a connection, if it has to look at that connection.
+
+        The write thread wakes it once for all of a group.
+        """
+        if self._has_changed(_served.channel) and not self._write_thread.is_current():
             self._wake()
 
     def _is_grouped(self, request: _Parser) -> bool:
