@@ -182,7 +182,10 @@ def list_agent_events(path: AgentPath, query: EventsQuery) -> Response:
     needs="admin", answers={204: None}, errors=[404], body=_TAGS, audit="agent.tag",
 )  # fmt: skip
 def set_agent_tags(path: AgentPath) -> Response:
-    """Add or overwrite tags, all or none; others stay. Keys are letters, digits and underscores."""
+    """Add or overwrite tags, all or none; others stay. Keys are letters, digits and underscores, at most 128.
+
+    Values have 1 to 1,000 characters, and an agent at most 64 tags.
+    """
     fleet().agents.set_tags(path.agent_id, _tags(request.get_json()), clock.now_us(), project())
     return nothing()
 
