@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from importlib.abc import MetaPathFinder
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -25,6 +26,7 @@ from arc.db.engine import open_database
 from arc.errors import ArcError, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from arc.backup.service import Sources
@@ -44,6 +46,8 @@ def serve(config: Config) -> None:
     sys.meta_path.insert(0, _WithoutPandas())
     gc.disable()  # what a start makes is here to stay: looking for garbage in it takes a sixth of the start
     app = Arc(config)
+    if not os.isatty(0):  # the end of a terminal ends what was started there
+        _call_on_hangup(app.node.ask_to_reload)
     try:
         app.start()
         app.run()
@@ -342,6 +346,18 @@ def _exit_on_signals() -> None:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, on_signal)
+
+
+def _call_on_hangup(call: Callable[[], None]) -> None:
+    """Call this at each SIGHUP, in a thread of its own: what the handler interrupts may hold the lock that it needs."""
+    asked: SimpleQueue[int] = SimpleQueue()  # a handler may use it
+    signal.signal(signal.SIGHUP, lambda number, frame: asked.put(number))
+
+    def run() -> None:
+        while asked.get():
+            call()
+
+    threading.Thread(target=run, name="hangup", daemon=True).start()
 
 
 def _show_secret(title: str, line: str) -> None:

@@ -407,6 +407,8 @@ OPTIONS = (
            check=_check_command),
     Option("actions", "update_command", list, [], "installs the version of Arc that is its last argument; empty: no"
            " arc.edge/agent.update", check=_check_command),
+    Option("actions", "shutdown_command", list, [], "switches this machine off; empty: no arc.edge/node.shutdown",
+           check=_check_command),
     Option("log", "level", str, "INFO", "least level that is logged", choices=("DEBUG", "INFO", "WARNING", "ERROR"),
            synonyms={"warn": "WARNING", "critical": "ERROR"}, aliases=("logging.level", "LOG_LEVEL")),
     Option("log", "format", str, "text", "one line per record, as text or as JSON", choices=("text", "json"),
@@ -423,13 +425,20 @@ class Setting:
 
 
 class Config:
-    """What is in force. Values are typed; `source` says which layer an option came from."""
+    """What is in force. Values are typed; `source` says which layer an option came from.
 
-    def __init__(self, settings: Iterable[Setting]) -> None:
-        self._settings = {setting.option.key: setting for setting in settings}
-        self._sections: dict[str, dict[str, Any]] = {}
-        for setting in self:
-            self._sections.setdefault(setting.option.section, {})[setting.option.name] = setting.value
+    read_again: all layers as they are now; raises ConfigError.
+    """
+
+    def __init__(self, settings: Iterable[Setting], read_again: Callable[[], Config]) -> None:
+        self.read_again = read_again
+        self._put({setting.option.key: setting for setting in settings})
+
+    def _put(self, settings: dict[str, Setting]) -> None:
+        sections: dict[str, dict[str, Any]] = {}
+        for setting in settings.values():
+            sections.setdefault(setting.option.section, {})[setting.option.name] = setting.value
+        self._settings, self._sections = settings, sections
 
     def __iter__(self) -> Iterator[Setting]:
         return iter(self._settings.values())
@@ -459,6 +468,10 @@ class Config:
     def section(self, section: str) -> dict[str, Any]:
         return dict(self._sections[section])
 
+    def take(self, other: Config, options: Iterable[Option]) -> None:
+        """Put these options in force as the other has them."""
+        self._put(self._settings | {option.key: other._settings[option.key] for option in options})
+
 
 def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Config:
     """Read all layers.
@@ -471,7 +484,7 @@ def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, str])
     file = _find_file(path, environ)
     for layer in (_file_layer(file) if file else [], _environment_layer(environ), _flag_layer(flags)):
         _apply(settings, layer)
-    return Config(settings.values())
+    return Config(settings.values(), lambda: load(path, environ, flags))
 
 
 def example() -> str:

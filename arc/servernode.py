@@ -14,6 +14,7 @@ import shutil
 import socket
 import threading
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,13 @@ import arc
 from arc import clock
 from arc.actions import host
 from arc.actions.attributes import META_SHARD, Datastore, Role, Shard, Shards, Version, identity
-from arc.actions.engine import ActionEngine
 from arc.actions.errors import Draining, StoreOpFailed
 from arc.actions.node import Node
+from arc.actions.nodeengine import NodeEngine, Setup
 from arc.actions.worker import EngineOptions
 from arc.backup import archive
 from arc.backup.service import Content
+from arc.config import OPTIONS
 from arc.db import sqlitefile
 from arc.db.tables import settings
 from arc.errors import ArcError, ConfigError
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 
     from arc.actions.records import ActionRecord
     from arc.backup.service import Backups, Progress
-    from arc.config import Config
+    from arc.config import Config, Option
     from arc.db.engine import Database
     from arc.metrics.store import MetricStore
     from arc.metrics.upkeep import Upkeep
@@ -71,26 +73,30 @@ class ServerNode:
     ) -> None:
         self.tasks = StoreTasks(data_dir, store, upkeep, backups)
         self._points = Points(store.write_lines)
-        self.engine: ActionEngine | None = None
+        datastore = _datastore(config, db)
+        self.engine: NodeEngine | None = None
         if are_enabled(config):
-            section = config.section("actions")
-            self.engine = ActionEngine(
-                data_dir,
-                host.kinds(self.tasks.host(restart), host.NodeOptions.of(section)),
-                EngineOptions.of(section),
-                version=arc.__version__,
-                on_change=self._points.note,
+            able = replace(self.tasks.host(restart), node_id=datastore.id)
+            self.engine = NodeEngine(
+                data_dir, able, _setup(config), lambda: _changed_setup(config), on_change=self._points.note
             )
         self.node = Node(
             self.engine,
             Version.of_sources(arc.__version__, Path(arc.__file__).parents[1]),
-            _datastore(config, db),
+            lambda: datastore,
             Shards(lambda: [META_SHARD, *store.databases()], lambda shard_id: _shard(store, shard_id)),
         )
 
     def start(self) -> None:
         if self.engine:
             self.engine.start()
+
+    def ask_to_reload(self) -> None:
+        """For a signal: an action that reads the configuration again."""
+        if self.engine:
+            self.engine.ask_to_reload()
+        else:
+            log.error("actions are off, so the configuration is read at the start only")
 
     def begin_stop(self) -> None:
         """Begin no more steps, and answer who waits."""
@@ -263,6 +269,31 @@ def are_enabled(config: Config) -> bool:
     )
 
 
+def _setup(config: Config, on_reload: Callable[[], None] = lambda: None) -> Setup:
+    """Raises ConfigError."""
+    section = config.section("actions")
+    return Setup(
+        live={setting.option.key: setting.value for setting in config if _is_live(setting.option)},
+        fixed={setting.option.key: setting.value for setting in config if not _is_live(setting.option)},
+        engine=EngineOptions.of(section),
+        node=host.NodeOptions.of(section),
+        log_level=config.get("log", "level"),
+        on_reload=on_reload,
+    )
+
+
+def _changed_setup(config: Config) -> Setup:
+    """As the files are now. Raises ConfigError, also for what would stop the next start."""
+    found = config.read_again()
+    are_enabled(found)
+    return _setup(found, lambda: config.take(found, filter(_is_live, OPTIONS)))
+
+
+def _is_live(option: Option) -> bool:
+    """Whether it needs no restart."""
+    return option.key == "log.level" or (option.section == "actions" and option.name != "enabled")
+
+
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
@@ -270,12 +301,11 @@ def _is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _datastore(config: Config, db: Database) -> Callable[[], Datastore]:
+def _datastore(config: Config, db: Database) -> Datastore:
     section, port = config.section("node"), config.get("server", "port")
     address = f"{socket.gethostname()}:{port}" if port else socket.gethostname()
     ids = identity(lambda name, value: _remember(db, name, value), section["cluster_id"], section["id"], address)
-    datastore = Datastore(*ids, kind="Arc", version=arc.__version__, display_name=section["display_name"])
-    return lambda: datastore
+    return Datastore(*ids, kind="Arc", version=arc.__version__, display_name=section["display_name"])
 
 
 def _remember(db: Database, name: str, value: str) -> str:

@@ -54,13 +54,12 @@ class ActionEngine:
         clocks: Clocks | None = None,
         on_change: Callable[[ActionRecord], None] = lambda record: None,
     ) -> None:
-        self.options = options or EngineOptions()
-        self.catalogue = Catalogue(kinds)
-        self.store = ActionStore(directory, self.options.history_max)
+        options, catalogue = options or EngineOptions(), Catalogue(kinds)
+        self.store = ActionStore(directory, options.history_max)
         self._version = version
         self._clocks = clocks or Clocks()
         self._on_change = on_change
-        self._worker = Worker(self.store, self.catalogue, self.options, self._clocks, version, self._announce)
+        self._worker = Worker(self.store, catalogue, options, self._clocks, version, self._announce)
         self._lock_path = os.path.join(directory, "actions.lock")
         self._lock_fd: int | None = None
         self._is_elsewhere = False
@@ -100,6 +99,20 @@ class ActionEngine:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    @property
+    def options(self) -> EngineOptions:
+        return self._worker.options
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._worker.catalogue
+
+    def replace(self, catalogue: Catalogue, options: EngineOptions) -> None:
+        """Other kinds and options from now on. What is queued of a kind that has gone fails as ActionNotAvailable."""
+        # A request that is being taken meanwhile sees either of them; none needs both as of one instant.
+        self._worker.catalogue, self._worker.options = catalogue, options
+        self.store.history_max = options.history_max
 
     @property
     def instance(self) -> str:

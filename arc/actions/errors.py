@@ -149,6 +149,10 @@ class ServiceOpFailed(ActionFailed):
     """A supervisor's command could not run or refused."""
 
 
+class InvalidConfig(ActionFailed):
+    """The configuration cannot be used as it is now; what was in force still is."""
+
+
 class StoreOpFailed(ActionFailed):
     """The store of the node could not do it."""
 

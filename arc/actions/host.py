@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from arc.actions import commands, nodekinds, services, storekinds, testkinds
@@ -13,7 +13,10 @@ from arc.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from arc.actions.execkind import Allowed
+    from arc.actions.external import External
     from arc.actions.kinds import Kind
+    from arc.actions.nodekinds import Reload
     from arc.actions.storekinds import Task
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -34,10 +37,12 @@ class Host:
     check_backup: what is wrong with the backup of an id.
     restart: has this process replaced by another soon, and returns. drain: is all work finished? Asked again and again.
     refresh_facts: has all facts looked for and sent soon.
-    reboot: None takes the configured command. version: of the running Arc.
+    reload: reads the configuration again; raises ConfigError.
+    reboot: None takes the configured command. version: of the running Arc. node_id: as others know this node.
     """
 
     version: str = ""
+    node_id: str = ""
     flush: Task | None = None
     compact: Task | None = None
     backup: Task | None = None
@@ -49,16 +54,20 @@ class Host:
     refresh_facts: Callable[[], None] | None = None
     restart: Callable[[], None] | None = None
     drain: Callable[[], bool] = lambda: True
+    reload: Callable[[], Reload] | None = None
     reboot: Callable[[], None] | None = None
     boot_id: Callable[[], str] = read_boot_id
 
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What an operator decides, named as in section [actions] of the configuration."""
+    """What an operator decides, named as in section [actions] of the configuration.
+
+    plugins: what the files of the directory say, by name.
+    """
 
     debug_kinds: bool = False
-    plugins: str = ""
+    plugins: Mapping[str, Allowed | External] = field(default_factory=dict)
     service_supervisor: str = "none"
     service_unit: str = ""
     service_running_states: Sequence[str] = ("running",)
@@ -69,10 +78,22 @@ class NodeOptions:
     service_allow: Sequence[str] = ()
     reboot_command: Sequence[str] = ()
     update_command: Sequence[str] = ()
+    shutdown_command: Sequence[str] = ()
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> NodeOptions:
-        return cls(**{field.name: section[field.name] for field in fields(cls)})
+        """Raises ConfigError."""
+        named = {each.name: section[each.name] for each in fields(cls)}
+        return cls(**named | {"plugins": read_plugins(section["plugins"])})
+
+
+def read_plugins(directory: str) -> dict[str, Allowed | External]:
+    """What the files of a plug-in directory say, by name; an empty directory is none. Raises ConfigError."""
+    if not directory:
+        return {}
+    from arc.actions.plugins import read  # two megabytes with what it needs; an agent without plug-ins does without
+
+    return read(directory)
 
 
 def kinds(host: Host, options: NodeOptions) -> list[Kind]:
@@ -84,15 +105,20 @@ def kinds(host: Host, options: NodeOptions) -> list[Kind]:
         *(services.original_kinds(supervised, options.service_wait_s, graceful) if supervised else ()),
         *(services.unit_kinds(options.service_allow) if options.service_allow else ()),
         *storekinds.kinds(host),
-        *nodekinds.kinds(host, host.reboot or reboot_by(options.reboot_command), options.update_command),
-        *(_plugin_kinds(options.plugins) if options.plugins else ()),
+        *nodekinds.kinds(
+            host,
+            host.reboot or _call_of(options.reboot_command),
+            options.update_command,
+            _call_of(options.shutdown_command),
+        ),
+        *(_plugin_kinds(options) if options.plugins else ()),
     ]
 
 
-def _plugin_kinds(directory: str) -> list[Kind]:
-    from arc.actions import plugins  # two megabytes with what it needs; an agent without plug-ins does without
+def _plugin_kinds(options: NodeOptions) -> list[Kind]:
+    from arc.actions import plugins
 
-    return plugins.kinds(directory)
+    return plugins.kinds(options.plugins)
 
 
 def supervisor(options: NodeOptions) -> Supervisor | None:
@@ -113,14 +139,14 @@ def _demand(options: NodeOptions, *names: str) -> None:
             raise ConfigError(f'[actions] service_supervisor = "{options.service_supervisor}" needs {name}')
 
 
-def reboot_by(argv: Sequence[str]) -> Callable[[], None] | None:
+def _call_of(argv: Sequence[str]) -> Callable[[], None] | None:
     """What runs a configured command; None for an empty one."""
     if not argv:
         return None
 
-    def reboot() -> None:
+    def call() -> None:
         result = commands.run(argv, services.COMMAND_S)
         if not result.is_good:
             raise ServiceOpFailed(f"{argv[0]} {result}")
 
-    return reboot
+    return call

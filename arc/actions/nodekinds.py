@@ -1,4 +1,4 @@
-"""Kinds that change the node itself: log level, restart and update of the agent, reboot.
+"""Kinds that change the node itself: log level, configuration, restart and update of the agent, reboot, shutdown.
 
 What ends this very process is called when the record says that it was asked for; a later process sees from an id
 (of the process, of the boot) that it has happened, and finishes the action.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arc import clock
 from arc.actions import commands
-from arc.actions.errors import ExitStatus, Timeout, VerifyFailed
+from arc.actions.errors import ExitStatus, InvalidArgs, InvalidConfig, Timeout, VerifyFailed
 from arc.actions.kinds import Context, Kind, Outcome, Stage, composite, done, failed, running
 from arc.actions.schema import options
+from arc.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,15 +27,24 @@ if TYPE_CHECKING:
 
 RESTART_S = 120.0  # seconds within which a new process must have taken over
 UPDATE_S = 900.0  # seconds an update command may take
+RELOAD = "arc.edge/config.reload"
 REBOOT_COOLDOWN_S = 600.0  # seconds between two reboots
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 
 _DELAY = {"type": "integer", "minimum": 0, "default": 1, "description": "seconds to wait before"}
+_REASON = {"type": "string", "minLength": 1, "maxLength": 200, "description": "why, for the history"}
 
 
-def kinds(host: Host, reboot: Callable[[], None] | None = None, update_command: Sequence[str] = ()) -> list[Kind]:
+def kinds(
+    host: Host,
+    reboot: Callable[[], None] | None = None,
+    update_command: Sequence[str] = (),
+    shut_down: Callable[[], None] | None = None,
+) -> list[Kind]:
     """Those that the node can do. update_command: gets the version as its last argument."""
     found = [log_level()]
+    if host.reload:
+        found.append(_reload(host.reload))
     if host.refresh_facts:
         found.append(_refresh_facts(host.refresh_facts))
     if host.restart:
@@ -42,6 +53,8 @@ def kinds(host: Host, reboot: Callable[[], None] | None = None, update_command: 
         found.append(_update(host, host.restart, update_command))
     if reboot:
         found.append(_reboot(host, reboot))
+    if shut_down:
+        found.append(_shutdown(host, shut_down))
     return found
 
 
@@ -57,16 +70,21 @@ class LogLevels:
 
     def __call__(self, context: Context) -> Outcome:
         name, ttl_s = context.args["logger"] or "", context.args["ttl_s"]
-        logger = logging.getLogger(name)
-        timer, before = self._running.pop(name, (None, logger.level))
-        if timer:
-            timer.cancel()
-        previous = logging.getLevelName(logger.getEffectiveLevel()).lower()
-        logger.setLevel(context.args["level"].upper())
+        previous = logging.getLevelName(logging.getLogger(name).getEffectiveLevel()).lower()
+        before = self.set(name, context.args["level"])
         if ttl_s:
             self._revert_later(name, before, ttl_s)
         until = clock.rfc3339(context.now_us + ttl_s * clock.US_PER_S) if ttl_s else None
         return done({"previous": previous, "current": context.args["level"], "reverts_at": until})
+
+    def set(self, name: str, level: str) -> int:
+        """Set the level of a logger for good; returns the one that was set for good before."""
+        logger = logging.getLogger(name)
+        timer, before = self._running.pop(name, (None, logger.level))
+        if timer:
+            timer.cancel()
+        logger.setLevel(level.upper())
+        return before
 
     def _revert_later(self, name: str, level: int, ttl_s: float) -> None:
         def revert() -> None:
@@ -77,6 +95,9 @@ class LogLevels:
         timer.daemon = True
         timer.start()
         self._running[name] = (timer, level)
+
+
+log_levels = LogLevels()  # of the process, as its loggers are
 
 
 def log_level() -> Kind:
@@ -90,7 +111,7 @@ def log_level() -> Kind:
         "description": "seconds; 0: for good",
     }
     args = options("level", level=level, logger=logger, ttl_s=ttl)
-    return Kind("arc.edge/agent.loglevel", "Log more or less for a while", LogLevels(), args)
+    return Kind("arc.edge/agent.loglevel", "Log more or less for a while", log_levels, args)
 
 
 def _refresh_facts(refresh: Callable[[], None]) -> Kind:
@@ -99,6 +120,51 @@ def _refresh_facts(refresh: Callable[[], None]) -> Kind:
         return done({"message": "all facts are looked for and sent again"})
 
     return Kind("arc.edge/facts.refresh", "Look for all facts again and send them", step, options())
+
+
+# --- configuration
+
+
+@dataclass(frozen=True)
+class Reload:
+    """What a configuration that has been read anew differs in.
+
+    changed: keys that apply() puts in force; requires_restart: those that only a start reads.
+    """
+
+    changed: list[str]
+    requires_restart: list[str]
+    unchanged_count: int
+    apply: Callable[[], None]
+
+    def as_dict(self) -> dict[str, Json]:
+        return {name: value for name, value in vars(self).items() if name != "apply"}
+
+
+def _reload(read: Callable[[], Reload]) -> Kind:
+    checked: dict[str, Reload] = {}  # by action; a process that knows of none has read everything at its start
+
+    def check(context: Context) -> Outcome:
+        try:
+            checked[context.id] = found = read()
+        except ConfigError as error:
+            raise InvalidConfig(str(error)) from None
+        return done(found.as_dict())
+
+    def apply(context: Context) -> Outcome:
+        found = checked.pop(context.id, None)
+        if found and not context.args["dry_run"]:
+            found.apply()
+        return done(context.payload)
+
+    dry_run = {"type": "boolean", "default": False, "description": "only say what would change"}
+    return composite(
+        RELOAD,
+        "Read the configuration again and put in force what needs no restart",
+        (Stage("check", check), Stage("apply", apply)),
+        args=options(dry_run=dry_run),
+        permission="actions:config",
+    )
 
 
 # --- restart and update of the agent
@@ -176,13 +242,13 @@ def _verify_restart(context: Context) -> Outcome | None:
     return None
 
 
-# --- reboot
+# --- reboot and shutdown
 
 
 def _reboot(host: Host, reboot: Callable[[], None]) -> Kind:
     args = options(
         "reason",
-        reason={"type": "string", "minLength": 1, "maxLength": 200, "description": "why, for the history"},
+        reason=_REASON,
         delay_s=_DELAY | {"maximum": 600, "default": 5},
         max_wait_s={
             "type": "integer",
@@ -207,9 +273,12 @@ def _reboot(host: Host, reboot: Callable[[], None]) -> Kind:
 
 
 def _prepare_reboot(host: Host, context: Context) -> Outcome | None:
+    return done({"old_boot_id": host.boot_id()}) if _is_flushed(host, context) else None
+
+
+def _is_flushed(host: Host, context: Context) -> bool:
     flush = host.flush or (lambda args: args)
-    is_finished, _ = context.in_background(lambda: flush({"database": None, "measurement": None}))
-    return done({"old_boot_id": host.boot_id()}) if is_finished else None
+    return context.in_background(lambda: flush({"database": None, "measurement": None}))[0]
 
 
 def _ask_to_reboot(context: Context, reboot: Callable[[], None]) -> Outcome:
@@ -231,6 +300,28 @@ def _verify_reboot(host: Host, context: Context, reboot: Callable[[], None]) -> 
     if context.instance != asked["instance"]:  # this process came between the record and the command
         return running(asked | {"instance": context.instance}, then=reboot)
     return None
+
+
+def _shutdown(host: Host, shut_down: Callable[[], None]) -> Kind:
+    def check(args: Json) -> None:
+        if args["confirm"] != host.node_id:
+            raise InvalidArgs("args.confirm", f"the id of this node, {host.node_id}")
+
+    message = {"message": "asked to shut down"}
+    return composite(
+        "arc.edge/node.shutdown",
+        "Switch this machine off",
+        (
+            Stage("prepare", lambda context: done() if _is_flushed(host, context) else None),
+            Stage("shutdown", lambda context: done(message, then=shut_down)),
+        ),
+        args=options(
+            "reason", "confirm", reason=_REASON, confirm={"type": "string", "description": "the id of the node"}
+        ),
+        check=check,
+        permission="admin",
+        on_crash="fail",
+    )
 
 
 def _asked_now(context: Context) -> dict[str, Json]:

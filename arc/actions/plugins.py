@@ -21,22 +21,27 @@ from arc.actions.external import External
 from arc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from arc.actions.kinds import Kind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 
 
-def kinds(directory: str) -> list[Kind]:
-    """Of all files in the directory. Raises ConfigError that names the file."""
+def read(directory: str) -> dict[str, Allowed | External]:
+    """What the files of the directory say, by name. Raises ConfigError that names the file."""
     if not Path(directory).is_dir():
         raise ConfigError(f"[actions] plugins: there is no directory {directory}")
-    found = [_read(path) for path in sorted(Path(directory).glob("*.toml"))]
-    allowed = {name: each for name, each in found if isinstance(each, Allowed)}
-    external = [each.kind() for _, each in found if isinstance(each, External)]
+    return {path.stem: _read(path) for path in sorted(Path(directory).glob("*.toml"))}
+
+
+def kinds(found: Mapping[str, Allowed | External]) -> list[Kind]:
+    allowed = {name: each for name, each in found.items() if isinstance(each, Allowed)}
+    external = [each.kind() for each in found.values() if isinstance(each, External)]
     return [*external, *([execkind.kind(allowed)] if allowed else [])]
 
 
-def _read(path: Path) -> tuple[str, Allowed | External]:
+def _read(path: Path) -> Allowed | External:
     if path.stat().st_mode & stat.S_IWOTH:
         raise ConfigError(f"{path}: everybody may write to it, so everybody could have the node run anything")
     import tomllib  # half a megabyte, which a node without plug-ins need not carry
@@ -46,7 +51,7 @@ def _read(path: Path) -> tuple[str, Allowed | External]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
     try:
-        return path.stem, _entry(path.stem, document)
+        return _entry(path.stem, document)
     except (TypeError, ValueError, re.error) as error:
         raise ConfigError(f"{path}: {error}") from None
 

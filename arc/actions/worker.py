@@ -127,7 +127,10 @@ class _Unsaved:
 
 
 class Worker:
-    """Only one thread may call cycle(); on_change is told each record that has changed."""
+    """Only one thread may call cycle(); on_change is told each record that has changed.
+
+    options, catalogue: may be replaced between two steps, and by a step.
+    """
 
     def __init__(
         self,
@@ -141,9 +144,9 @@ class Worker:
         self.instance = f"{os.getpid()}-{os.urandom(6).hex()}"
         self.background = Background()
         self.counters = Counters()
+        self.catalogue = catalogue
+        self.options = options
         self._store = store
-        self._catalogue = catalogue
-        self._options = options
         self._clocks = clocks
         self._version = version
         self._on_change = on_change
@@ -179,15 +182,15 @@ class Worker:
         return changed
 
     def _note_end(self, record: ActionRecord, variant: str) -> None:
-        kind = record.kind if self._catalogue.find(record.kind) else UNKNOWN_KIND
+        kind = record.kind if self.catalogue.find(record.kind) else UNKNOWN_KIND
         self.counters.finished[kind, record.state.value, variant] += 1
         log.info("action %s: %s is %s", record.id, record.kind, record.state.value)
 
     def prune(self) -> int:
         """Delete old finished actions; returns how many."""
         now_us = self._clocks.now_us()
-        expires_at = now_us + self._options.id_memory_days * 86_400 * US
-        deleted = self._store.prune(self._options.keep, PRUNE_LIMIT, now_us, expires_at)
+        expires_at = now_us + self.options.id_memory_days * 86_400 * US
+        deleted = self._store.prune(self.options.keep, PRUNE_LIMIT, now_us, expires_at)
         self.counters.pruned += deleted
         if deleted:
             log.info("actions: deleted %d old ones", deleted)
@@ -201,7 +204,7 @@ class Worker:
     # --- one step
 
     def _advance(self, record: ActionRecord) -> float:
-        kind = self._catalogue.find(record.kind)
+        kind = self.catalogue.find(record.kind)
         if kind is None:
             return self._give_up(record, ActionNotAvailable(record.kind))
         if refusal := self._reason_to_give_up(record, kind):
@@ -224,7 +227,7 @@ class Worker:
         """Why this action fails without being invoked."""
         if record.is_begun:
             log.warning("actions: the process died in a step of %s", record.id, extra={"kind": record.kind})
-            if record.crashes + 1 > self._options.crash_max:
+            if record.crashes + 1 > self.options.crash_max:
                 return ActionCrashed(record.crashes + 1)
             if kind.on_crash == "fail":
                 return Interrupted()
@@ -256,7 +259,7 @@ class Worker:
             running_s=running_us / US,
             is_recovered=record.is_begun,
             cancel_reason="the time is over" if is_late else record.cancel_reason,
-            interval_s=self._options.interval_s,
+            interval_s=self.options.interval_s,
             background=self.background.run,
         )
 
@@ -279,14 +282,14 @@ class Worker:
         """The change an outcome asks for. Raises IllegalTransition, PayloadTooLarge, TypeError, ValueError."""
         if outcome is None:
             if record.state is State.RUNNING:
-                return Change(None, "", self._options.interval_s)
+                return Change(None, "", self.options.interval_s)
             outcome = Outcome(State.RUNNING, record.payload)  # what has begun is not shown as waiting
         if outcome.state not in TRANSITIONS[record.state]:
             raise IllegalTransition(record.state, outcome.state)
         payload = encode(outcome.payload)
-        if len(payload) > self._options.payload_max:
-            raise PayloadTooLarge(len(payload), self._options.payload_max)
-        pause_s = self._options.interval_s if outcome.pause_s is None else outcome.pause_s
+        if len(payload) > self.options.payload_max:
+            raise PayloadTooLarge(len(payload), self.options.payload_max)
+        pause_s = self.options.interval_s if outcome.pause_s is None else outcome.pause_s
         return Change(outcome.state, payload, 0 if outcome.state.is_final else pause_s, outcome.then)
 
     # --- its outcome

@@ -63,6 +63,7 @@ OPTIONS = (
     Option("service_allow", str, "", "units that arc.edge/service.* may manage, with blanks between; * is anything"),
     Option("reboot_command", str, "", "reboots this machine; none, no arc.edge/node.reboot"),
     Option("update_command", str, "", "installs the version that is its last word; none, no arc.edge/agent.update"),
+    Option("shutdown_command", str, "", "switches this machine off; none, no arc.edge/node.shutdown"),
     Option("log_level", str, "info", ", ".join(LEVELS)),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -94,6 +95,7 @@ class Settings:
     service_allow: str
     reboot_command: str
     update_command: str
+    shutdown_command: str
     log_level: str
 
     def __init__(self, **values: Any) -> None:
@@ -102,7 +104,8 @@ class Settings:
         self.plugin_dir = self.plugin_dir or os.path.join(self.install_dir, "plugins")
         self.facts_dir = self.facts_dir or os.path.join(self.install_dir, "facts.d")
         self.identity = self.identity or socket.gethostname()
-        _check(self)
+        for name in ("identity", "log_level", "server"):
+            _check(name, getattr(self, name))
 
     def __repr__(self) -> str:
         shown = {name: "***" if name in SECRETS and value else value for name, value in vars(self).items()}
@@ -130,8 +133,10 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     found = {option.name: environ[PREFIX + option.name.upper()] for option in OPTIONS
              if environ.get(PREFIX + option.name.upper())}  # fmt: skip
     install_dir = given.get("install_dir") or found.get("install_dir") or default_install_dir()
-    from_file = _file(named or os.path.join(install_dir, FILE_NAME), is_named=bool(named))
-    values = {name: _typed(BY_NAME[name], value) for name, value in (from_file | found | given).items()}
+    path = named or os.path.join(install_dir, FILE_NAME)
+    above = found | given
+    values = {name: _typed(name, value, "" if name in above else f"{path}: ")
+              for name, value in (_file(path, is_named=bool(named)) | above).items()}  # fmt: skip
     if named and "install_dir" not in values:
         values["install_dir"] = os.path.dirname(os.path.abspath(named))
     return Settings(**values)
@@ -146,7 +151,10 @@ def _file(path: str, *, is_named: bool) -> dict[str, str]:
         if is_named:
             raise ConfigError(f"invalid config file: {error}") from None
         return {}
-    return parse(text)
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"invalid config file: {path}: {error}") from None
 
 
 def parse(text: str) -> dict[str, str]:
@@ -157,10 +165,10 @@ def parse(text: str) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ConfigError(f"invalid config file: line {number} is no `key: value`")
+            raise ConfigError(f"line {number} is no `key: value`")
         name = _normal(match["key"])
         if name not in BY_NAME:
-            raise ConfigError(f"invalid config file: line {number}: unknown option {match['key']!r}")
+            raise ConfigError(f"line {number}: unknown option {match['key']!r}")
         found[name] = _unquoted(match["value"])
     return found
 
@@ -177,7 +185,17 @@ def _unquoted(value: str) -> str:
     return re.split(r"\s+#", value, maxsplit=1)[0]
 
 
-def _typed(option: Option, value: Any) -> Any:
+def _typed(name: str, value: Any, where: str) -> Any:
+    """where: what a complaint begins with. Raises ConfigError."""
+    try:
+        typed = _of_type(BY_NAME[name], value)
+        _check(name, typed)
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from None
+    return typed
+
+
+def _of_type(option: Option, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -197,13 +215,13 @@ def _truth(value: str) -> bool:
     raise ValueError
 
 
-def _check(settings: Settings) -> None:
-    if not IDENTITY.fullmatch(settings.identity):
+def _check(name: str, value: Any) -> None:
+    if name == "identity" and value and not IDENTITY.fullmatch(value):
         raise ConfigError("identity must have 1 to 64 of the characters A-Z, a-z, 0-9, dot, hyphen and underscore")
-    if settings.log_level.lower() not in LEVELS:
+    if name == "log_level" and value.lower() not in LEVELS:
         raise ConfigError(f"log_level must be one of {', '.join(LEVELS)}")
-    if settings.server:
+    if name == "server" and value:
         try:
-            Url.parse(settings.server)
+            Url.parse(value)
         except ValueError as error:
             raise ConfigError(f"server: {error}") from None

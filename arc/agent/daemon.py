@@ -1,6 +1,7 @@
 """Daemon: builds the parts of the agent, starts them in order, waits for a signal, stops them in reverse.
 
 SIGTERM: what runs may finish, new requests are still served until nothing runs. SIGINT: at once.
+SIGHUP: the configuration is read again, unless a terminal ends.
 One agent at a time has a state directory; the lock file in it holds its process id.
 """
 
@@ -26,6 +27,7 @@ from arc.agent.spool import Spool, SpoolFailed
 from arc.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from arc.agent.config import Settings
@@ -42,12 +44,12 @@ PRUNE_S = 3600.0
 
 
 class Agent:
-    """One agent; run() returns when it was told to stop."""
+    """One agent; run() returns when it was told to stop. read: the options as they are now."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
         settings.require_server()
         self._settings = settings
-        self.is_restarting = False
+        self._is_restarting = False
         self._signals: list[int] = []
         self._woken, self._wake = os.pipe()  # locks are not for signal handlers
         self._spool = Spool(
@@ -69,11 +71,12 @@ class Agent:
 
             able = Host(
                 version=__version__,
+                node_id=settings.identity,
                 restart=self.restart,
                 drain=lambda: self._executions.wait_idle(0),
                 refresh_facts=self._facts.refresh,
             )
-            self._node = AgentNode(settings, self._spool, able)
+            self._node = AgentNode(settings, self._spool, able, read)
             handlers["action"] = self._node.handle
         self._link = Link(self._client, self._spool, handlers, settings.poll_time, self._facts.register_online)
         self._loops: list[PeriodicLoop] = [self._facts]
@@ -81,6 +84,8 @@ class Agent:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note_signal)
+        if not os.isatty(0):  # the end of a terminal ends what was started there
+            signal.signal(signal.SIGHUP, self._note_signal)
         self._executions.recover()
         self._facts.register_online()
         if self._settings.metrics_interval and (sampler := sampler_of(self._settings.identity)):
@@ -98,24 +103,43 @@ class Agent:
             self._spool.close()
 
     def restart(self) -> None:
-        """Have the agent stop in good order and begin anew in the same process; returns at once."""
-        self.is_restarting = True
-        self._note_signal(signal.SIGTERM, None)
+        """Have the agent stop in good order and begin anew; returns at once."""
+        self._is_restarting = True
+        os.write(self._wake, b"x")
+
+    @property
+    def shall_restart(self) -> bool:
+        """Once it has stopped. Who told it to stop meanwhile gets what he wants."""
+        return self._is_restarting and not self._is_told_to_stop
 
     def _note_signal(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
         os.write(self._wake, b"x")
 
     @property
+    def _is_told_to_stop(self) -> bool:
+        return signal.SIGTERM in self._signals or signal.SIGINT in self._signals
+
+    @property
     def _is_urgent(self) -> bool:
         return signal.SIGINT in self._signals
 
     def _wait(self) -> None:
-        """Until a signal comes. Meanwhile the journal is kept short."""
-        while not self._signals:
+        """Until it has to stop. Meanwhile the journal is kept short."""
+        while not self._is_restarting and not self._is_told_to_stop:
+            if signal.SIGHUP in self._signals:
+                self._signals.remove(signal.SIGHUP)
+                self._reload()
             with suppress(SpoolFailed):
                 self._journal.prune(clock.now_us())
-            select.select([self._woken], [], [], PRUNE_S)
+            if select.select([self._woken], [], [], PRUNE_S)[0]:
+                os.read(self._woken, 1)
+
+    def _reload(self) -> None:
+        if self._node:
+            self._node.engine.ask_to_reload()
+        else:
+            log.error("actions are off, so the configuration is read at the start only")
 
     def _stop(self) -> None:
         log.info("stopping%s", " at once" if self._is_urgent else " when nothing runs any more")

@@ -42,9 +42,13 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     describe(parser)
     args = vars(parser.parse_args(rest))
+    flags = {name: args.pop(name) for name in [*config.BY_NAME, "config_file"] if name in args}
+
+    def read() -> Settings:
+        return config.load(flags, os.environ)
+
     try:
-        flags = {name: args.pop(name) for name in [*config.BY_NAME, "config_file"] if name in args}
-        return run(config.load(flags, os.environ), **args)
+        return run(read(), **args) if command else serve(read)
     except (ArcError, SpoolFailed) as error:
         print(f"arc agent: {error}", file=sys.stderr)
         return 1
@@ -52,20 +56,20 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def serve(settings: Settings) -> int:
+def serve(read: Callable[[], Settings]) -> int:
     """Run the agent of this machine until SIGTERM or Ctrl-C."""
-    from arc.agent import daemon
+    started_by = os.getppid()  # asked first: `agent start` ends as soon as the lock is held
+    from arc.agent import daemon, service
 
+    settings = read()
     _log_to_stderr(settings.log_level)
     lock = daemon.hold_lock(settings.state_dir)
     try:
-        agent = daemon.Agent(settings)
+        agent = daemon.Agent(settings, read)
         agent.run()
     finally:
         os.close(lock)
-    if agent.is_restarting:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command again
-    return 0
+    return service.begin_anew(started_by) if agent.shall_restart else 0
 
 
 def init(settings: Settings, enrolment_token: str, systemd: bool, start: bool) -> int:

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 import arc
 from arc.actions import host
 from arc.actions.attributes import Datastore, Shards, Version, info_agent
-from arc.actions.engine import ActionEngine
 from arc.actions.node import Node
+from arc.actions.nodeengine import NodeEngine, Setup
 from arc.actions.worker import EngineOptions
 from arc.agent.spool import SpoolFailed
 from arc.errors import ArcError, ConfigError
 from arc.loop import PeriodicLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from arc.actions.engine import ActionEngine
     from arc.agent.config import Settings
     from arc.agent.listener import Listener
     from arc.agent.spool import Spool
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLUGIN_FOLDER = "actions.d"
+LIVE = (  # options that need no restart
+    "service_unit", "service_allow", "reboot_command", "update_command", "shutdown_command", "log_level",
+)  # fmt: skip
 CLUSTER = "unenrolled"  # the server puts its own in place of it
 LOOK_S = 60.0  # seconds between two looks, beside those that a change causes
 GATHER_S = 0.2  # seconds in which changes become one message
@@ -44,14 +48,15 @@ MESSAGE_BYTES = 300_000  # of copies, from which on a message is full
 
 
 class AgentNode:
-    """able: what the rest of the agent does for its actions."""
+    """able: what the rest of the agent does for its actions. read: the options as they are now."""
 
-    def __init__(self, settings: Settings, spool: Spool, able: host.Host) -> None:
-        self.engine = ActionEngine(
+    def __init__(self, settings: Settings, spool: Spool, able: host.Host, read: Callable[[], Settings]) -> None:
+        directory = os.path.join(settings.install_dir, PLUGIN_FOLDER)
+        self.engine = NodeEngine(
             settings.state_dir,
-            host.kinds(able, _options(settings)),
-            EngineOptions(history_max=100),
-            version=able.version,
+            able,
+            _setup(settings, directory),
+            lambda: self._changed_setup(read(), directory),
             on_change=lambda record: self._reporter.wake(),
         )
         self._spool = spool
@@ -90,6 +95,11 @@ class AgentNode:
             error = {"kind": type(refusal).__name__, "message": str(refusal)}
         if error or op == "cancel":  # a copy is answer enough to the rest
             self._spool.append("actions", {"answers": [{"op": op, "id": action_id, "error": error}]})
+
+    def _changed_setup(self, settings: Settings, plugins: str) -> Setup:
+        """Raises ConfigError, also for what would stop the next start."""
+        settings.require_server()
+        return _setup(settings, plugins, self._reporter.begin_again)
 
     def _schedule(self, action_id: str, message: Mapping[str, Any]) -> None:
         headers = message.get("headers") or {}
@@ -164,16 +174,28 @@ class Reporter(PeriodicLoop):
         return [action.id for action in (*self._engine.queue(), *self._engine.finished(1000))]
 
 
-def _options(settings: Settings) -> host.NodeOptions:
+def _setup(settings: Settings, plugins: str, on_reload: Callable[[], None] = lambda: None) -> Setup:
     """Raises ConfigError."""
-    plugins = os.path.join(settings.install_dir, PLUGIN_FOLDER)
+    return Setup(
+        live={name: value for name, value in vars(settings).items() if name in LIVE},
+        fixed={name: value for name, value in vars(settings).items() if name not in LIVE},
+        engine=EngineOptions(history_max=100),
+        node=_options(settings, plugins),
+        log_level=settings.log_level,
+        on_reload=on_reload,
+    )
+
+
+def _options(settings: Settings, plugins: str) -> host.NodeOptions:
+    """Raises ConfigError."""
     return host.NodeOptions(
-        plugins=plugins if os.path.isdir(plugins) else "",
+        plugins=host.read_plugins(plugins if os.path.isdir(plugins) else ""),
         service_supervisor="systemd" if settings.service_unit else "none",
         service_unit=settings.service_unit,
         service_allow=settings.service_allow.replace(",", " ").split(),
         reboot_command=_words("reboot_command", settings.reboot_command),
         update_command=_words("update_command", settings.update_command),
+        shutdown_command=_words("shutdown_command", settings.shutdown_command),
     )
 
 

@@ -1,4 +1,4 @@
-"""The agent as a service: a unit of systemd, or a process in the background where there is no systemd."""
+"""The agent as a service: a unit of systemd, or a process in the background where there is no systemd; its restart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "arc-agent.service"
 UNIT_PATH = f"/etc/systemd/system/{NAME}"
+RESTART_STATUS = 75  # exit status that has systemd start the agent again
 KILL_AFTER_S = 30  # beyond the time a stop waits for what runs
 # KillMode: programs that were started on purpose, such as services of the machine, outlive the agent.
 UNIT = """\
@@ -25,8 +26,11 @@ After=network-online.target
 
 [Service]
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=5
+RestartForceExitStatus={restart_status}
+SuccessExitStatus={restart_status}
 KillMode=process
 TimeoutStopSec={stop_s}
 UMask=0077
@@ -43,7 +47,8 @@ def has_systemd() -> bool:
 def install(config_file: str, stop_timeout_s: float) -> str:
     """Write the unit and enable it, where systemd runs. Returns the path of the unit. Raises ConfigError."""
     command = " ".join(_quoted(word) for word in _command(config_file))
-    text = UNIT.format(command=command, stop_s=round(stop_timeout_s) + KILL_AFTER_S)
+    stop_s = round(stop_timeout_s) + KILL_AFTER_S
+    text = UNIT.format(command=command, stop_s=stop_s, restart_status=RESTART_STATUS)
     try:
         with open(UNIT_PATH, "w", encoding="utf-8") as file:
             file.write(text)
@@ -68,6 +73,22 @@ def start(settings: Settings) -> None:
         subprocess.Popen(
             _command(config_file), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
+
+
+def begin_anew(started_by: int) -> int:
+    """Start the same command again, as another process where nobody loses track of it. The exit status of this one.
+
+    started_by: process id of the parent at the start.
+    """
+    from arc.actions.services import own_unit
+
+    if started_by == 1 and own_unit() == NAME:
+        return RESTART_STATUS
+    command = [sys.executable, *sys.orig_argv[1:]]
+    if os.getppid() == started_by:  # a terminal, a container, a supervisor: they know the agent by its process id
+        os.execv(sys.executable, command)  # noqa: S606 - the same command again
+    subprocess.Popen(command, start_new_session=True)
+    return 0
 
 
 def log_path(settings: Settings) -> str:

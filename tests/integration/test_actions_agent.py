@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import psutil
@@ -98,9 +99,55 @@ def test_agent_restarts_itself(edge: Edge, client: Connection) -> None:
 
     payload = found["action"]["state_payload"]["payload"]
     assert found["action"]["state"] == "DONE", found
-    assert (payload["old_pid"], payload["new_pid"]) == (pid, edge.pid)
+    assert payload["old_pid"] == payload["new_pid"] == pid == edge.pid  # whoever started it still knows it
     assert payload["old_instance"] != payload["new_instance"]
     assert node.done(client, node.PING, None, ROOT)
+
+
+def test_agent_in_the_background_restarts_as_another_process(edge: Edge, client: Connection) -> None:
+    started = edge.command("start")
+    old_pid = edge.pid
+    try:
+        wait_until(lambda: reported(client), "the report of the agent")
+
+        found = node.ended(client, node.schedule(client, "arc.edge/agent.restart", {"delay_s": 0}, ROOT), ROOT)
+
+        payload = found["action"]["state_payload"]["payload"]
+        assert found["action"]["state"] == "DONE", found
+        assert (payload["old_pid"], payload["new_pid"]) == (old_pid, edge.pid)
+        assert payload["old_pid"] != payload["new_pid"]
+        noted = [event["state_payload"]["payload"] for event in found["history"] if event["state_payload"]]
+        assert {(each or {}).get("old_pid") for each in noted} == {None, old_pid}
+        assert node.done(client, node.PING, None, ROOT)
+        assert (edge.command("status").stdout, started.returncode) == (f"running, process {edge.pid}\n", 0)
+    finally:
+        stopped = edge.command("stop")
+    assert (stopped.stdout, edge.command("status").returncode) == ("the agent has stopped\n", 3)
+    assert not psutil.pid_exists(old_pid)
+
+
+def test_agent_reads_its_configuration_again(edge: Edge, client: Connection) -> None:
+    start(edge, client)
+    conf, plugins = edge.directory / "arc.cfg", edge.directory / "actions.d"
+    good, reload = conf.read_text(), "arc.edge/config.reload"
+
+    def kinds() -> set[str]:
+        return {kind["kind"] for kind in node.get(client, "/actions/available", ROOT)}
+
+    conf.write_text(f"{good}service-allow: app\nfacts-dir: /elsewhere\nspool-size: 7\nlog-level: error\n")
+    (plugins / "say.toml").unlink()
+    found = node.done(client, reload, {}, ROOT)["payload"]
+    wait_until(lambda: "arc.edge/service.start" in kinds(), "the report of other kinds")
+    conf.write_text("spool-size: many\n")
+    failed = node.ended(client, node.schedule(client, reload, {}, ROOT), ROOT)["action"]["state_payload"]
+    conf.write_text(good)
+    os.kill(edge.pid, signal.SIGHUP)
+    wait_until(lambda: "arc.edge/service.start" not in kinds(), "what SIGHUP did")
+
+    assert found["changed"] == ["plugins/say.toml", "service_allow"]  # a flag stands above the file's log-level
+    assert found["requires_restart"] == ["facts_dir", "spool_size"]
+    assert (failed["variant"], f"{conf}: spool_size: 'many'" in failed["error"]) == ("InvalidConfig", True)
+    assert "arc.edge/exec" not in kinds()
 
 
 SYSTEMCTL = """#!/bin/sh

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from tests.integration import noderoutes as node
@@ -12,6 +14,7 @@ from tests.integration.server import LAUNCHER, NO_FLUSH, TOKEN, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.integration.server import ArcServer, Connection
 
@@ -152,6 +155,44 @@ def test_server_restarts_itself(make_server: Callable[..., ArcServer]) -> None:
         assert node.get(client, "/actions/queue") == []
 
 
+BAD_CONF = {
+    '[actions]\nqueue_max = "many"\n': "arc.conf: actions.queue_max = 'many': must be a whole number",
+    "[actions]\nqueue_maxx = 5\n": "arc.conf: unknown option actions.queue_maxx",
+    "[actions\n": "arc.conf: ",
+}
+
+
+def test_configuration_is_read_again(server: ArcServer, client: Connection, tmp_path: Path) -> None:
+    (tmp_path / "say.toml").write_text('[exec]\nargv = ["echo", "hello"]\n')
+    conf = server.data_dir.parent / "arc.conf"
+    reload, say = "arc.edge/config.reload", {"command": "say"}
+    text = '[log]\nlevel = "DEBUG"\n[server]\nthreads = 3\nhost = "10.0.0.1"\n[actions]\ninterval_s = 0.1\n'
+    try:
+        conf.write_text(f'{text}plugins = "{tmp_path}"\n')
+        planned = node.done(client, reload, {"dry_run": True})["payload"]
+        found = node.done(client, reload)["payload"]
+        said = node.done(client, "arc.edge/exec", say)["payload"]["stdout"]
+        for bad, complaint in BAD_CONF.items():
+            conf.write_text(bad)
+            failed = node.ended(client, node.schedule(client, reload))["action"]["state_payload"]
+            assert (failed["variant"], complaint in failed["error"]) == ("InvalidConfig", True), failed
+        assert node.done(client, "arc.edge/exec", say)["payload"]["stdout"] == "hello\n"  # all is as it was
+    finally:
+        conf.unlink()
+    server.signal(signal.SIGHUP)
+    wait_until(
+        lambda: "arc.edge/exec" not in [kind["kind"] for kind in node.get(client, "/actions/available")], "SIGHUP"
+    )
+    gone = client.request("POST", "/api/unstable/actions/schedule/arc.edge/exec", say)
+
+    assert planned == found
+    assert found["changed"] == ["actions.interval_s", "actions.plugins", "log.level", "plugins/say.toml"]
+    assert found["requires_restart"] == ["server.threads"]  # the environment stands above the file, so not its host
+    assert said == "hello\n"
+    assert "DEBUG arc." in server.stderr
+    assert (gone.status, gone.json()["kind"]) == (400, "ActionNotAvailable")
+
+
 def test_stop_answers_who_waits_for_a_change(make_server: Callable[..., ArcServer]) -> None:
     server = make_server().start()
     with server.connect() as client, server.connect() as waiting:
@@ -180,7 +221,7 @@ def test_actions_are_off_where_everybody_could_schedule_them(make_server: Callab
     assert "[actions] enabled" in insisting.stderr
 
 
-def test_command(server: ArcServer, client: Connection) -> None:
+def test_command(server: ArcServer, client: Connection, tmp_path: Path) -> None:
     kinds = json.loads(command(server, "kinds", "--json").stdout)
     assert "arc.edge/store.backup" in {kind["kind"] for kind in kinds}
     assert "how many answers" in command(server, "kinds", node.PING).stdout
@@ -197,3 +238,15 @@ def test_command(server: ArcServer, client: Connection) -> None:
     assert action_id in command(server, "list").stdout
     refused = command(server, "schedule", node.PING, "count=x")
     assert (refused.returncode, refused.stderr) == (1, "arc: args.count: expected an integer from 0 to 1000\n")
+
+    ended = command(server, "export").stdout
+    action = json.loads(ended.splitlines()[-1])
+    assert action["action"]["id"] == later
+    action["action"]["id"] = action_id = str(uuid.uuid4()).upper()
+    (tmp_path / "ended.ndjson").write_text(ended + json.dumps(action).replace(later, action_id))
+    imported = command(server, "import", str(tmp_path / "ended.ndjson"))
+    assert imported.stderr == f"1 imported, {ended.count(chr(10))} known already\n"
+    assert node.info(client, action_id)["action"]["state_payload"] == action["action"]["state_payload"]
+    (tmp_path / "bad.ndjson").write_text('\n{"action": 1}\n')
+    refused = command(server, "import", str(tmp_path / "bad.ndjson"))
+    assert (refused.returncode, refused.stderr.startswith("arc: line 2: needs the members action")) == (1, True)

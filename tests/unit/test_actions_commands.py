@@ -330,7 +330,7 @@ def test_directory_holds_commands_and_external_kinds(boot: Callable[..., ActionE
     write(tmp_path, "job.toml", '[external]\naction = ["true"]\ncheck = ["echo", \'{"status": "finished"}\']\n'
           'deadline_s = 60\n[external.args]\ntype = "object"\nrequired = ["name"]\n')  # fmt: skip
     write(tmp_path, "notes.txt", "of no interest")
-    engine = boot(*plugins.kinds(str(tmp_path)))
+    engine = boot(*plugins.kinds(plugins.read(str(tmp_path))))
 
     assert [kind.name for kind in engine.kinds()] == [EXEC, EXTERNAL]
     said = run(engine, engine.schedule(EXEC, {"command": "say", "timeout_s": 5}))
@@ -366,16 +366,16 @@ def test_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, text: str,
     write(tmp_path, name, text)
 
     with pytest.raises(ConfigError, match=complaint):
-        plugins.kinds(str(tmp_path))
+        plugins.read(str(tmp_path))
 
 
 def test_file_that_everybody_may_change_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x.toml", '[exec]\nargv = ["df"]\n').chmod(0o666)
 
     with pytest.raises(ConfigError, match="everybody"):
-        plugins.kinds(str(tmp_path))
+        plugins.read(str(tmp_path))
 
 
 def test_directory_that_is_missing() -> None:
     with pytest.raises(ConfigError, match="/nowhere"):
-        plugins.kinds("/nowhere")
+        plugins.read("/nowhere")

@@ -28,8 +28,8 @@ from arc.actions.errors import (
     NotCancellable,
     QueueFull,
 )
-from arc.actions.kinds import Context, Kind, Outcome, done, failed, running
-from arc.actions.records import TRANSITIONS, State
+from arc.actions.kinds import Catalogue, Context, Kind, Outcome, done, failed, running
+from arc.actions.records import TRANSITIONS, ActionRecord, HistoryItem, State
 from arc.actions.store import MIGRATIONS
 from arc.actions.worker import Clocks, EngineOptions
 
@@ -776,6 +776,35 @@ def test_pages_of_what_has_ended(rig: Rig) -> None:
     assert engine.store.finished_count() == 7
 
 
+# --- what ended elsewhere
+
+
+def elsewhere(number: int, events: int = 2) -> tuple[ActionRecord, list[HistoryItem]]:
+    action_id = str(uuid.UUID(int=number))
+    record = ActionRecord(
+        action_id, "x/y", None, 1, 1, 1, {}, "AGENT_API", finished_at=1, state=State.DONE, revision=events
+    )
+    states = [State.DONE, *[State.RUNNING] * (events - 2), State.NEW]
+    return record, [HistoryItem(action_id, 1, state, None) for state in states]
+
+
+def test_actions_that_ended_elsewhere_come_before_all_others(rig: Rig) -> None:
+    engine = rig.engine(keep=3, history_max=10)
+    ours, waiting = fill(engine, 1)[0], engine.schedule(PING, None)
+
+    assert engine.store.add_ended([elsewhere(1), elsewhere(2, events=30), elsewhere(1, events=3)]) == 2
+    assert engine.store.add_ended([elsewhere(3), elsewhere(2)]) == 1
+
+    listed = [each.id for each in engine.finished()]
+    assert listed == [ours, *(str(uuid.UUID(int=number)) for number in (2, 1, 3))]
+    assert states(engine, listed[1]) == ["DONE", *["RUNNING"] * 8, "NEW"]
+    assert states(engine, listed[2]) == ["DONE", "NEW"]
+    run(engine)
+    assert engine.get(waiting.id)[0].state is State.DONE
+    assert engine.prune() == 2
+    assert engine.store.add_ended([elsewhere(3)]) == 0  # it was here and is deleted
+
+
 # --- files and threads
 
 
@@ -906,3 +935,38 @@ def test_observer_sees_each_change_and_cannot_break_it(tmp_path: Path) -> None:
     engine.stop()
 
     assert seen == ["NEW", "RUNNING", "DONE"]
+
+
+# --- other kinds and options while it runs
+
+
+def test_replaced_kinds_and_options_count_at_once(rig: Rig) -> None:
+    old, new = kind("old", lambda context: done()), kind("new", lambda context: done("new"))
+    engine = rig.engine(old)
+    waiting = engine.schedule(old.name, None)
+
+    engine.replace(Catalogue([*rig.kinds, new]), replace(engine.options, queue_max=1, header_deny=["x-team"]))
+
+    with pytest.raises(ActionNotAvailable):
+        engine.schedule(old.name, None)
+    with pytest.raises(QueueFull):
+        engine.schedule(new.name, None)
+    run(engine)
+    assert engine.get(waiting.id)[0].payload["variant"] == "ActionNotAvailable"
+    action = engine.schedule(new.name, None, headers=[("X-Team", "a"), ("X-Site", "b")])
+    run(engine)
+    assert engine.get(action.id)[0].payload == "new"
+    assert action.headers == {"x-site": "b"}
+
+
+def test_action_that_runs_goes_on_under_replaced_options(rig: Rig) -> None:
+    engine = rig.engine()
+    action = engine.schedule(LOOP, {"target": 20})
+    assert engine.cycle() == 1.0
+
+    engine.replace(engine.catalogue, replace(engine.options, interval_s=5.0, history_max=10))
+
+    assert engine.cycle() == 5.0
+    run(engine)
+    assert engine.get(action.id)[0].payload == {"count": 20, "target": 20}
+    assert len(states(engine, action.id)) == 10

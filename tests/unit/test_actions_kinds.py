@@ -13,9 +13,10 @@ import pytest
 from arc.actions import host as hosts
 from arc.actions import nodekinds, services, storekinds
 from arc.actions.engine import ActionEngine
-from arc.actions.errors import ActionFailed, InvalidArgs, ServiceOpFailed
+from arc.actions.errors import ActionFailed, ActionNotAvailable, InvalidArgs, ServiceOpFailed
 from arc.actions.host import Host, NodeOptions
 from arc.actions.kinds import Catalogue, Context, Kind, Outcome, Stage, composite, done, failed
+from arc.actions.nodeengine import NodeEngine, Setup
 from arc.actions.records import State
 from arc.actions.worker import Clocks, EngineOptions
 from arc.errors import ConfigError
@@ -651,6 +652,157 @@ def test_reboot_is_asked_for_again_when_the_process_died_before_it_could(node: N
     assert machine.asked == 2
 
 
+@pytest.mark.parametrize(("command", "logged"), [("true", ""), ("false", "node.shutdown failed")])
+def test_shutdown_is_done_before_the_command_is_given(
+    node: Node, caplog: pytest.LogCaptureFixture, command: str, logged: str
+) -> None:
+    options = NodeOptions(shutdown_command=["sh", "-c", f"touch {node.directory}/asked; {command}"])
+    engine = node.boot(*hosts.kinds(Host(node_id="edge-1"), options))
+    name = "arc.edge/node.shutdown"
+    for wrong in ("edge-2", ""):
+        with pytest.raises(InvalidArgs, match=r"args\.confirm: expected the id of this node, edge-1"):
+            engine.schedule(name, {"reason": "moved", "confirm": wrong})
+
+    action = engine.schedule(name, {"reason": "moved", "confirm": "edge-1"})
+    node.run()
+
+    record = engine.get(action.id)[0]
+    assert (record.state, record.payload["payload"]) == ("DONE", {"message": "asked to shut down"})
+    assert (node.directory / "asked").exists()
+    assert engine.catalogue.get(name).permission == "admin"
+    assert logged in caplog.text
+
+
+# --- configuration
+
+
+class Reloadable:
+    """An engine whose configuration is a dictionary that tests change. fixed: an option that needs a restart."""
+
+    def __init__(self, directory: Path) -> None:
+        self.plugins = directory / "plugins"
+        self.plugins.mkdir()
+        self.options: dict[str, Any] = {"interval_s": 1.0, "queue_max": 5, "port": 1, "level": "warning"}
+        self.told = 0
+        self.engine = NodeEngine(directory, Host(), self.read(), self.read)
+
+    def read(self) -> Setup:
+        def tell() -> None:
+            self.told += 1
+
+        if self.options["port"] is None:
+            raise ConfigError("arc.conf: port = 'x': must be a whole number")
+        live = {name: self.options[name] for name in ("interval_s", "queue_max", "level")}
+        engine = EngineOptions(interval_s=live["interval_s"], queue_max=live["queue_max"])
+        node = NodeOptions(plugins=hosts.read_plugins(str(self.plugins)))
+        return Setup(live, {"port": self.options["port"]}, engine, node, live["level"], tell)
+
+    def allow(self, name: str, program: str = "true") -> None:
+        (self.plugins / f"{name}.toml").write_text(f'[exec]\nargv = ["{program}"]\n')
+
+    def reload(self, **args: Any) -> Any:
+        action = self.engine.schedule(nodekinds.RELOAD, args)
+        while self.engine.cycle() is not None:
+            pass
+        return self.engine.get(action.id)[0].payload
+
+    def commands(self) -> list[str]:
+        kind = self.engine.catalogue.find("arc.edge/exec")
+        return list(kind.args["properties"]["command"]["enum"]) if kind and kind.args else []
+
+
+@pytest.fixture
+def reloadable(tmp_path: Path) -> Iterator[Reloadable]:
+    level = logging.getLogger().level
+    made = Reloadable(tmp_path)
+    yield made
+    made.engine.stop()
+    logging.getLogger().setLevel(level)
+
+
+def test_reload_puts_in_force_what_needs_no_restart(reloadable: Reloadable) -> None:
+    reloadable.allow("disk")
+    reloadable.options |= {"queue_max": 7, "port": 2, "level": "error"}
+
+    found = reloadable.reload()
+
+    assert found == {"payload": {
+        "changed": ["level", "plugins/disk.toml", "queue_max"], "requires_restart": ["port"], "unchanged_count": 1,
+    }, "stage": 1, "state": "DONE"}  # fmt: skip
+    assert (reloadable.engine.options.queue_max, reloadable.commands()) == (7, ["disk"])
+    assert logging.getLogger().level == logging.ERROR
+    assert reloadable.told == 1
+    again = reloadable.reload()["payload"]
+    assert again == {"changed": [], "requires_restart": ["port"], "unchanged_count": 4}
+
+
+def test_reload_sees_commands_that_change_and_go(reloadable: Reloadable) -> None:
+    reloadable.allow("disk")
+    reloadable.allow("say")
+    reloadable.reload()
+
+    (reloadable.plugins / "say.toml").unlink()
+    reloadable.allow("disk", "false")
+
+    assert reloadable.reload()["payload"]["changed"] == ["plugins/disk.toml", "plugins/say.toml"]
+    assert reloadable.commands() == ["disk"]
+    (reloadable.plugins / "disk.toml").unlink()
+    reloadable.reload()
+    with pytest.raises(ActionNotAvailable):
+        reloadable.engine.schedule("arc.edge/exec", {"command": "disk"})
+
+
+def test_dry_run_of_a_reload_changes_nothing(reloadable: Reloadable) -> None:
+    reloadable.allow("disk")
+    reloadable.options["interval_s"] = 2.0
+
+    first, second = reloadable.reload(dry_run=True), reloadable.reload(dry_run=True)
+
+    assert first == second
+    assert first["payload"]["changed"] == ["interval_s", "plugins/disk.toml"]
+    assert (reloadable.engine.options.interval_s, reloadable.commands(), reloadable.told) == (1.0, [], 0)
+
+
+@pytest.mark.parametrize("wrong", ["option", "plug-in"])
+def test_reload_of_what_cannot_be_used_leaves_all_as_it_was(reloadable: Reloadable, wrong: str) -> None:
+    reloadable.options["queue_max"] = 7
+    if wrong == "option":
+        reloadable.options["port"] = None
+    else:
+        (reloadable.plugins / "bad.toml").write_text("[exec]\nargv = []\n")
+
+    found = reloadable.reload()
+
+    assert found["variant"] == "InvalidConfig"
+    assert ("arc.conf: port = 'x'" if wrong == "option" else "bad.toml: argv must not be empty") in found["error"]
+    assert (reloadable.engine.options.queue_max, reloadable.told) == (5, 0)
+
+
+def test_reload_that_a_new_process_finishes(reloadable: Reloadable, tmp_path: Path) -> None:
+    reloadable.options["queue_max"] = 7
+    action = reloadable.engine.schedule(nodekinds.RELOAD, None)
+    reloadable.engine.cycle()
+    reloadable.engine.stop()
+
+    reloadable.engine = NodeEngine(tmp_path, Host(), reloadable.read(), reloadable.read)
+    reloadable.engine.cycle()
+
+    record = reloadable.engine.get(action.id)[0]
+    assert (record.state, record.payload["payload"]["changed"]) == ("DONE", ["queue_max"])
+    assert reloadable.engine.options.queue_max == 7
+
+
+def test_signal_asks_for_a_reload(reloadable: Reloadable, caplog: pytest.LogCaptureFixture) -> None:
+    reloadable.engine.ask_to_reload()
+    reloadable.engine.begin_stop()
+    reloadable.engine.ask_to_reload()
+
+    [queued] = reloadable.engine.queue()
+    record = reloadable.engine.get(queued.id)[0]
+    assert (record.kind, record.requested_by) == (nodekinds.RELOAD, "SIGHUP")
+    assert "not read again: the node is stopping" in caplog.text
+
+
 class FakeTimer:
     def __init__(self, delay_s: float, call: Callable[[], None]) -> None:
         self.delay_s, self.call, self.is_cancelled = delay_s, call, False
@@ -683,6 +835,18 @@ def test_log_level_reverts_by_itself(node: Node) -> None:
     assert [(timer.delay_s, timer.is_cancelled) for timer in timers] == [(60, True), (5, False)]
     timers[-1].call()
     assert logger.level == logging.WARNING  # as it was before anybody asked
+
+
+def test_level_that_is_set_for_good_stays() -> None:
+    timers.clear()
+    logger = logging.getLogger("arc.test_of_good_levels")
+    levels = nodekinds.LogLevels(FakeTimer)  # type: ignore[arg-type]
+    args = {"level": "debug", "logger": logger.name, "ttl_s": 60}
+    levels(Context("1", "", args, {}, State.NEW, None, 0, ""))
+
+    levels.set(logger.name, "error")
+
+    assert (logger.level, timers[-1].is_cancelled) == (logging.ERROR, True)
 
 
 def test_long_task_does_not_hold_the_engine(node: Node) -> None:

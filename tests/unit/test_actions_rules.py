@@ -26,6 +26,7 @@ from arc.servernode import are_enabled
 
 if TYPE_CHECKING:
     from arc.actions.kinds import Kind
+    from arc.actions.nodekinds import Reload
 
 ROOT = Path(__file__).parents[2]
 
@@ -489,13 +490,18 @@ def every_kind() -> list[Kind]:
     def task(args: dict[str, Any]) -> dict[str, Any]:
         return {}
 
+    def never() -> Reload:
+        raise AssertionError
+
     host = Host(
         flush=task, compact=task, backup=task, check_backup=lambda backup_id: [], retain=task, verify=task,
-        stop_store=task, resume_store=task, refresh_facts=lambda: None, restart=lambda: None, reboot=lambda: None,
+        stop_store=task, resume_store=task, refresh_facts=lambda: None, restart=lambda: None, reload=never,
+        reboot=lambda: None,
     )  # fmt: skip
     supervised = NodeOptions(
-        debug_kinds=True, service_supervisor="systemd", service_unit="app", service_allow=["*"], update_command=["true"]
-    )
+        debug_kinds=True, service_supervisor="systemd", service_unit="app", service_allow=["*"],
+        update_command=["true"], shutdown_command=["true"],
+    )  # fmt: skip
     external = External("NAME", ("true",), ("true",)).kind()
     return [*hosts.kinds(host, supervised), execkind.kind({"NAME": Allowed(("true",))}), external]
 

@@ -89,8 +89,16 @@ def test_values_may_have_colons_and_signs(file: Path) -> None:
 def test_what_is_wrong_is_fatal_and_says_so(file: Path, text: str, message: str) -> None:
     file.write_text(text)
 
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load(file)
+    assert str(file) in str(caught.value)
+
+
+def test_flag_that_is_wrong_is_not_blamed_on_the_file(file: Path) -> None:
+    file.write_text("spool-size: 5\n")
+
+    with pytest.raises(ConfigError, match=r"^spool_size: 'many'"):
+        load(file, spool_size="many")
 
 
 def test_named_file_that_cannot_be_read_is_fatal(tmp_path: Path) -> None:
@@ -148,4 +156,32 @@ def test_unit_starts_the_agent_with_its_file(tmp_path: Path, monkeypatch: pytest
         unit = file.read()
     assert '"/opt/arc 100%%/arc-agent.pyz" agent --config-file /opt/arc/arc.cfg\n' in unit
     assert "Restart=on-failure" in unit
+    assert "RestartForceExitStatus=75" in unit
     assert "TimeoutStopSec=330" in unit
+
+
+@pytest.mark.parametrize(
+    ("started_by", "parent", "unit", "how"),
+    [
+        (1, 1, "arc-agent.service", "exits"),
+        (1, 1, "other.service", "exec"),  # nobody knows what another unit does with exit status 75
+        (1, 1, "", "exec"),  # a child of a container's first process
+        (0, 0, "", "exec"),  # the first process of a container
+        (70, 70, "", "exec"),  # a terminal or a supervisor
+        (70, 70, "arc-agent.service", "exec"),  # what the agent of the unit has started
+        (70, 1, "", "spawns"),
+        (70, 50, "", "spawns"),  # who takes in orphans need not be the first process
+    ],
+)
+def test_restart_depends_on_who_knows_the_process(
+    monkeypatch: pytest.MonkeyPatch, started_by: int, parent: int, unit: str, how: str
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("os.getppid", lambda: parent)
+    monkeypatch.setattr("os.execv", lambda *_: done.append("exec"))
+    monkeypatch.setattr("arc.actions.services.own_unit", lambda: unit)
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: done.append("spawns"))
+
+    status = service.begin_anew(started_by)
+
+    assert (status, [*done, "exits"][0]) == (75 if how == "exits" else 0, how)

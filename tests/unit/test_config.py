@@ -184,3 +184,26 @@ def test_refused_secret_is_not_shown() -> None:
         load(None, {"ARC_AUTH_BOOTSTRAP_TOKEN": "too-short"}, {})
 
     assert "too-short" not in str(refusal.value)
+
+
+def test_reading_again_keeps_the_layers_and_changes_nothing_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "arc.conf"
+    path.write_text("[actions]\nkeep = 5\nqueue_max = 5\n")
+    config = load(str(path), {"ARC_ACTIONS_QUEUE_MAX": "6"}, {"actions.history_max": "70"})
+    path.write_text("[actions]\nkeep = 8\nqueue_max = 8\nhistory_max = 80\n[server]\nport = 80\n")
+
+    found = config.read_again()
+
+    section = found.section("actions")
+    assert (section["keep"], section["queue_max"], section["history_max"]) == (8, 6, 70)
+    assert config.get("actions", "keep") == 5
+    config.take(found, [option for option in OPTIONS if option.section == "actions"])
+    assert (config.get("actions", "keep"), config.section("actions")["keep"], config.get("server", "port")) == (
+        8,
+        8,
+        8000,
+    )
+    assert "keep = 8" in config.as_toml(with_secrets=False)
+    path.write_text("[actions]\nkeep = 'x'\n")
+    with pytest.raises(ConfigError, match=r"arc\.conf: actions\.keep = 'x'"):
+        config.read_again()
