@@ -19,7 +19,7 @@ from arc.actions.errors import ActionAlreadyExists, ActionNotFound, NewerSchema,
 from arc.actions.records import ActionRecord, HistoryItem, Json, State, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 BUSY_MS = 5000
 CACHE_KB = 512  # pages in memory per connection; the edge agent has little
@@ -125,16 +125,19 @@ class ActionStore:
             _note(tx, seq, new.scheduled_at, State.NEW, values["payload"])
             return _record(tx.execute(_BY_SEQ, (seq,)).fetchone())
 
-    def add_ended(self, ended: Sequence[tuple[ActionRecord, list[HistoryItem]]]) -> int:
+    def add_ended(self, ended: Iterable[tuple[ActionRecord, list[HistoryItem]]]) -> int:
         """Store actions that ended elsewhere, each with its history, newest event first; returns how many.
 
         They come before all that is here, in the order given. Left out is what has an id that is known, as in add(), or
         that of one before it.
         """
+        new: dict[str, tuple[ActionRecord, list[HistoryItem]]] = {}
         with self._writer.transaction() as tx:
-            new = {record.id: (record, history) for record, history in reversed(ended) if not _use(tx, record.id)}
+            for record, history in ended:
+                if not _use(tx, record.id):
+                    new.setdefault(record.id, (record, history))
             (lowest,) = tx.execute("SELECT min(coalesce((SELECT min(seq) FROM actions), 1), 1)").fetchone()
-            for seq, (record, history) in enumerate(reversed(new.values()), lowest - len(new)):
+            for seq, (record, history) in enumerate(new.values(), lowest - len(new)):
                 tx.execute(_ADD, _values(record) | {"seq": seq})
                 for item in reversed(history):
                     _note(tx, seq, item.at, item.state, encode(item.payload))
