@@ -2,7 +2,7 @@
 
 Waitress asks every connection, before every look at the sockets, whether it wants to read or to write. With the
 connections of a fleet that is most of what a request costs. Here a connection is asked when something has happened to
-it: the main thread has read or written, or another thread says so; and all of them once a second, because Waitress
+it: the main thread has read or written, or another thread says so; and all of them now and then, because Waitress
 also closes idle ones.
 """
 
@@ -20,7 +20,7 @@ from waitress.server import BaseWSGIServer
 if TYPE_CHECKING:
     from waitress.channel import HTTPChannel
 
-SWEEP_S = 1.0
+SWEEP_S = 5.0
 
 
 class Sockets(dict[int, Any]):

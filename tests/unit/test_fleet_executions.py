@@ -87,10 +87,10 @@ def test_log_is_joined_in_the_order_of_numbers(rig: FleetRig) -> None:
     request_id = rig.run().request_id
 
     rig.reply(request_id, "executing", number=3, payload="c\n")
-    rig.reply(request_id, "executing", number=2, payload="b\0ü\n")
+    rig.reply(request_id, "executing", number=2, payload="b\x01ü\n")
     rig.reply(request_id, "failed", number=4, payload="exit status 3")
 
-    assert log_of(rig, request_id) == "b\0ü\nc\nexit status 3"
+    assert log_of(rig, request_id) == "b\x01ü\nc\nexit status 3"
     assert [part.number for part in rig.fleet.executions.logs.parts(request_id, 2)] == [3, 4]
     assert rig.fleet.executions.logs.parts(request_id, 4) == []
 
