@@ -190,10 +190,9 @@ def export_actions(url: str | None, token: str | None) -> None:
     """Print all actions of the server's own node that have ended, as JSON lines."""
     from arc.commands.client import Client
 
-    out = click.get_binary_stream("stdout")
     with Client(url, token) as client:
         for piece in client.pieces(client.request("GET", "/api/unstable/actions/export", stream=True)):
-            out.write(piece)
+            click.echo(piece, nl=False)
 
 
 @action.command("import")
