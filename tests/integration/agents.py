@@ -77,9 +77,8 @@ class Edge:
     def enrol(self, admin: Connection) -> Edge:
         """By way of the server's own address, also for an agent that will reach it by another."""
         token = enrolment_token(admin, CN=self.identity)
-        done = self.command(
-            "init", "--server", self.server.url, "--enrolment-token", token, "--identity", self.identity
-        )
+        named = ["--server", self.server.url, "--identity", self.identity, f"--enrolment-token={token}"]
+        done = self.command("init", *named)
         assert done.returncode == 0, done.stderr
         return self
 

@@ -172,6 +172,7 @@ def test_configuration_is_read_again(server: ArcServer, client: Connection, tmp_
         planned = node.done(client, reload, {"dry_run": True})["payload"]
         found = node.done(client, reload)["payload"]
         said = node.done(client, "arc.edge/exec", say)["payload"]["stdout"]
+        client.store(rows(1))
         for bad, complaint in BAD_CONF.items():
             conf.write_text(bad)
             failed = node.ended(client, node.schedule(client, reload))["action"]["state_payload"]
@@ -189,7 +190,7 @@ def test_configuration_is_read_again(server: ArcServer, client: Connection, tmp_
     assert found["changed"] == ["actions.interval_s", "actions.plugins", "log.level", "plugins/say.toml"]
     assert found["requires_restart"] == ["server.threads"]  # the environment stands above the file, so not its host
     assert said == "hello\n"
-    assert "DEBUG arc." in server.stderr
+    assert "DEBUG arc." in server.stderr  # writes are logged at that level
     assert (gone.status, gone.json()["kind"]) == (400, "ActionNotAvailable")
 
 
