@@ -37,7 +37,6 @@ _NO_TAGS: dict[Any, Any] = {}
 
 Item = dict[Any, Any]
 _Keys = tuple[Any, ...]
-_Groups = dict[tuple[_Keys, _Keys], list[int]]
 Times = np.ndarray[Any, Any]  # int64, microseconds
 
 
@@ -114,10 +113,10 @@ def rows_to_batches(rows: Sequence[Row], received_us: int, *, text_times: bool =
 
     Raises BadValue with the index of the row in `rows`, or Invalid for a bad name, which _row() refuses earlier.
     """
-    tables: defaultdict[str, _Groups] = defaultdict(lambda: defaultdict(list))
+    tables: defaultdict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        tables[row.m][tuple(row.tags or ()), tuple(row.fields)].append(index)
-    return [_Table(name, rows, groups).batch(received_us, text_times) for name, groups in tables.items()]
+        tables[row.m].append(index)
+    return [_Table(name, rows, indexes).batch(received_us, text_times) for name, indexes in tables.items()]
 
 
 class _Shape:
@@ -142,29 +141,26 @@ def _shape_of(tags: _Keys, fields: _Keys) -> _Shape:
 
 
 class _Table:
-    """The rows of one measurement on their way into columns.
+    """The rows of one measurement on their way into columns. indexes: theirs among the rows of the request."""
 
-    groups: the keys of tags and fields, with the indexes of the rows that have these.
-    """
-
-    def __init__(self, measurement: str, rows: Sequence[Row], groups: _Groups) -> None:
+    def __init__(self, measurement: str, rows: Sequence[Row], indexes: list[int]) -> None:
         check_measurement(measurement)
         self.measurement = measurement
-        self.indexes = sorted(chain.from_iterable(groups.values()))
-        self.rows = [rows[index] for index in self.indexes]
+        self.indexes = indexes
+        self.rows = [rows[index] for index in indexes]
         self.tags: list[Item] = [row.tags or _NO_TAGS for row in self.rows]
         self.fields: list[Item] = [row.fields for row in self.rows]
-        self.shapes = self._shapes(groups)
+        self.shapes = self._shapes()
 
-    def _shapes(self, groups: _Groups) -> list[tuple[_Shape, list[int] | None]]:
-        """Shapes and the positions of their rows in the table; None for all rows."""
-        tags = dict.fromkeys(chain.from_iterable(tags for tags, _ in groups))
-        fields = dict.fromkeys(chain.from_iterable(fields for _, fields in groups))
-        shape = _shape_of(tuple(tags), tuple(fields))
-        if shape.is_plain:  # as is usual
+    def _shapes(self) -> list[tuple[_Shape, list[int] | None]]:
+        """Shapes and the positions of their rows; None for all rows, as is usual."""
+        shape = _shape_of(_keys(self.tags), _keys(self.fields))
+        if shape.is_plain:
             return [(shape, None)]
-        positions = {index: position for position, index in enumerate(self.indexes)}
-        return [(_shape_of(*keys), [positions[index] for index in indexes]) for keys, indexes in groups.items()]
+        groups: defaultdict[tuple[_Keys, _Keys], list[int]] = defaultdict(list)
+        for position, (tags, fields) in enumerate(zip(self.tags, self.fields, strict=True)):
+            groups[tuple(tags), tuple(fields)].append(position)
+        return [(_shape_of(*keys), positions) for keys, positions in groups.items()]
 
     def batch(self, received_us: int, text_times: bool) -> Batch:
         try:
@@ -201,6 +197,14 @@ class _Table:
             for position in positions or range(len(hosts)):
                 hosts[position] = _host(hosts[position], self.tags[position].get(shape.host_key))
         return hosts
+
+
+def _keys(maps: list[Item]) -> _Keys:
+    """Those of all maps, in the order in which they come."""
+    first = maps[0]
+    if first.keys() >= set().union(*maps):  # far faster than to look at the maps one by one
+        return tuple(first)
+    return tuple(dict.fromkeys(chain.from_iterable(maps)))
 
 
 def _values(maps: list[Item], key: Any, positions: list[int] | None) -> list[Any]:
@@ -301,7 +305,7 @@ def _host(host: Any, tag: Any) -> str | None:
 
 
 def _tag_texts(values: list[Any]) -> list[str | None]:
-    if {str, NULL}.issuperset(map(type, values)):
+    if set(map(type, values)) <= {str, NULL}:
         return values
     return [None if value is None else _tag_text(value) for value in values]
 
