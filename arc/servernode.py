@@ -88,6 +88,7 @@ class ServerNode:
         )
 
     def start(self) -> None:
+        log.info("actions are %s", "on" if self.engine else "off")
         if self.engine:
             self.engine.start()
 
@@ -255,10 +256,8 @@ def are_enabled(config: Config) -> bool:
     """Actions can wreck a node, so they are off where anybody could schedule them. Raises ConfigError."""
     listens_on = config.get("server", "host")
     if not config.get("actions", "enabled"):
-        log.info("actions are off: [actions] enabled = false")
         return False
     if config.get("auth", "enabled") or _is_loopback(listens_on):
-        log.info("actions are on")
         return True
     if config.source("actions", "enabled") == "default":
         log.warning("actions are off: [auth] enabled = false, and %s is open to other hosts", listens_on)
