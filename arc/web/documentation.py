@@ -15,7 +15,8 @@ How to add a route
 
    Parameters called `path`, `query`, `body`, `header` are filled from the request by the model they are annotated
    with; a value that does not fit is a 400 naming the field. Further paths are aliases of the first.
-   `needs` is checked before the handler runs. Errors are raised by the domain, never caught here.
+   `needs` is checked before the handler runs. What changes access, commands machines or destroys data has an `audit`
+   too, and the handler notes what the path does not say (audit.py). Errors are raised by the domain, never caught here.
    A body that no model describes is declared with `body=` (OpenAPI `content`), a header with `headers=`; the handler
    reads both from the request. A write route that must not pay for Flask is a `@surface.hot(...)` (see write.py).
 4. Nothing else: description, samples in four languages, access and tests of both follow from the decorator.
