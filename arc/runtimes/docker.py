@@ -15,6 +15,7 @@ from arc import clock
 from arc.runtimes import hostenv
 from arc.runtimes.base import Deadline, RuntimeUnavailable
 from arc.runtimes.containers import Attempt, Settings
+from arc.runtimes.door import address_of, knock
 from arc.runtimes.images import Images
 from arc.runtimes.mounts import BindPolicy
 
@@ -109,7 +110,8 @@ class DockerRuntime:
         with self._lock:
             engine = self._engine
             if engine is None:
-                from arc.runtimes.engine import Engine  # the SDK is slow to import and not needed for shell tasks
+                knock(address_of(self._options.host))
+                from arc.runtimes.engine import Engine  # with the SDK, when there is something to talk to
 
                 engine = self._engine = Engine(self._options.host)
                 return engine

@@ -10,7 +10,6 @@ import base64
 import json
 import logging
 import os
-import socket
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,12 +25,12 @@ import requests
 import urllib3
 
 from arc.runtimes.base import RuntimeUnavailable, TaskFailed
+from arc.runtimes.door import CONNECT_S, address_of, knock, unavailable
 from arc.runtimes.names import INSTANCE_LABEL, TASK_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-CONNECT_S = 5.0  # seconds for the first answer
 REQUEST_S = 60.0  # seconds for a request that the engine answers at once
 NETWORK_S = 10.0
 REMOVE_TRIES = 5  # 200 ms apart at first, doubling: something may still be detaching
@@ -50,11 +49,11 @@ class Engine:
     """
 
     def __init__(self, address: str = "") -> None:
-        self.address = address or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self.address = address_of(address)
         settings = docker.utils.kwargs_from_env({**os.environ, "DOCKER_HOST": self.address})
         version = os.environ.get("DOCKER_API_VERSION") or "auto"
+        knock(self.address)
         try:
-            self._knock()
             self._client = docker.APIClient(version=version, timeout=CONNECT_S, **settings)
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
@@ -67,8 +66,8 @@ class Engine:
 
     def ping(self) -> None:
         """Raises RuntimeUnavailable."""
+        knock(self.address)
         try:
-            self._knock()
             self._client.get(f"{self._url}/_ping", timeout=CONNECT_S).raise_for_status()
         except _FAILURES as exc:
             raise self._unavailable(exc) from exc
@@ -210,15 +209,8 @@ class Engine:
     def _url(self) -> str:
         return f"{self._client.base_url}/v{self._client.api_version}"
 
-    def _knock(self) -> None:
-        """Whether somebody listens. The SDK finds out too, but leaves its socket open when nobody does."""
-        if self.address.startswith("unix://"):
-            with socket.socket(socket.AF_UNIX) as door:
-                door.settimeout(CONNECT_S)
-                door.connect(self.address.removeprefix("unix://"))
-
     def _unavailable(self, exc: Exception) -> RuntimeUnavailable:
-        return RuntimeUnavailable(f"no container engine answers at {self.address}: {_cause(exc)}")
+        return unavailable(self.address, _cause(exc))
 
 
 class OutputStream:

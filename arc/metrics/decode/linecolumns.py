@@ -11,6 +11,7 @@ line of each group, so that both ways agree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,8 @@ for _bytes, _kind in (
 _TRUE = pa.array([word for word, value in BOOLEANS.items() if value])
 _FALSE = pa.array([word for word, value in BOOLEANS.items() if not value])
 _LOW_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
-_WEIGHTS = np.random.default_rng(7).integers(1 << 63, size=64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+# Not by numpy.random, whose modules nothing else needs.
+_WEIGHTS = np.array([Random(number).getrandbits(64) | 1 for number in range(64)], np.uint64)  # noqa: S311 - for hashing
 
 
 class _NotPlain(Exception):
