@@ -44,6 +44,20 @@ class BadItem(Invalid):
     """An item does not have the shape of a point."""
 
 
+class Row(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A row item under the usual spellings of its keys.
+
+    The types are those a decoder may take over as they are. Of any other item _row() makes one, and then fields and
+    tags can have keys and values of other types too. gc=False: rows are many, and no row is part of a cycle.
+    """
+
+    m: str
+    fields: Annotated[dict[str, bool | int | float | str | None], msgspec.Meta(min_length=1)]
+    t: int | float | None = None
+    h: str | UnsetType | None = UNSET
+    tags: dict[str, str | None] | None = None
+
+
 def items_to_batches(
     objects: Iterable[Any], received_us: int, payload: str = "MessagePack", *, text_times: bool = False
 ) -> list[Batch]:
@@ -94,20 +108,6 @@ def batch_of_columns(measurement: str, columns: dict[str, Any], received_us: int
     return Batch(measurement, columns if _are_plain(tuple(columns)) else _merged(columns), rows)
 
 
-class Row(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A row item under the usual spellings of its keys.
-
-    The types are those a decoder may take over as they are. Of any other item _row() makes one, and then fields and
-    tags can have keys and values of other types too. gc=False: rows are many, and no row is part of a cycle.
-    """
-
-    m: str
-    fields: Annotated[dict[str, bool | int | float | str | None], msgspec.Meta(min_length=1)]
-    t: int | float | None = None
-    h: str | UnsetType | None = UNSET
-    tags: dict[str, str | None] | None = None
-
-
 def rows_to_batches(rows: Sequence[Row], received_us: int, *, text_times: bool = False) -> list[Batch]:
     """A batch for each measurement, its rows in their order.
 
@@ -134,7 +134,7 @@ class _Shape:
         self.is_plain = len(hosts) < 2 and all(_text_key(key) == column for key, column in self.tags + self.fields)
 
 
-@lru_cache(1024)
+@lru_cache(512)
 def _shape_of(tags: _Keys, fields: _Keys) -> _Shape:
     """Clients send the same names again and again. Raises Invalid for a bad one."""
     return _Shape(tags, fields)
@@ -270,12 +270,14 @@ def _row(item: Item) -> Row:
 
 def _measurement(item: Item) -> str:
     name = item["m"] if "m" in item else item.get("measurement")
-    if name is None:
-        raise BadItem("Missing required field 'm' (measurement)")
+    if isinstance(name, str):
+        return name
+    if isinstance(name, bytes):
+        return _text_key(name)
     if type(name) is int:
         return f"measurement_{name}"
-    if isinstance(name, str | bytes):
-        return _text_key(name)
+    if name is None:
+        raise BadItem("Missing required field 'm' (measurement)")
     raise BadItem(f"'m' (measurement) must be text, not {kind_of(name)}")
 
 
