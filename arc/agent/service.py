@@ -82,13 +82,27 @@ def begin_anew(started_by: int) -> int:
     """
     from arc.actions.services import own_unit
 
-    if started_by == 1 and own_unit() == NAME:
+    unit, own_pid = own_unit(), str(os.getpid())
+    main_pid = _main_pid(unit) if unit else ""
+    if unit == NAME and main_pid == own_pid:
         return RESTART_STATUS
     command = [sys.executable, *sys.orig_argv[1:]]
-    if os.getppid() == started_by:  # a terminal, a container, a supervisor: they know the agent by its process id
+    # A terminal, a container, a supervisor, another unit: they know the agent by its process id.
+    if os.getppid() == started_by or main_pid in (own_pid, None):
         os.execv(sys.executable, command)  # noqa: S606 - the same command again
     subprocess.Popen(command, start_new_session=True)
     return 0
+
+
+def _main_pid(unit: str) -> str | None:
+    """The process that systemd takes for the unit; None when nobody can tell."""
+    from arc.actions.errors import ServiceOpFailed
+    from arc.actions.services import Systemd
+
+    try:
+        return Systemd(unit).show("MainPID")["MainPID"]
+    except ServiceOpFailed:
+        return None
 
 
 def log_path(settings: Settings) -> str:

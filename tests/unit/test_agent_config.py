@@ -161,26 +161,30 @@ def test_unit_starts_the_agent_with_its_file(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("started_by", "parent", "unit", "how"),
+    ("started_by", "parent", "unit", "main_pid", "how"),
     [
-        (1, 1, "arc-agent.service", "exits"),
-        (1, 1, "other.service", "exec"),  # nobody knows what another unit does with exit status 75
-        (1, 1, "", "exec"),  # a child of a container's first process
-        (0, 0, "", "exec"),  # the first process of a container
-        (70, 70, "", "exec"),  # a terminal or a supervisor
-        (70, 70, "arc-agent.service", "exec"),  # what the agent of the unit has started
-        (70, 1, "", "spawns"),
-        (70, 50, "", "spawns"),  # who takes in orphans need not be the first process
+        (1, 1, "arc-agent.service", "own", "exits"),
+        (1, 1, "other.service", "own", "exec"),  # nobody knows what another unit does with exit status 75
+        (1, 1, "", "", "exec"),  # a child of a container's first process
+        (0, 0, "", "", "exec"),  # the first process of a container
+        (70, 70, "", "", "exec"),  # a terminal or a supervisor
+        (70, 70, "arc-agent.service", "60", "exec"),  # what the agent of the unit has started
+        (70, 1, "other.service", "own", "exec"),  # of a unit whose command leaves it in the background
+        (70, 1, "other.service", None, "exec"),
+        (70, 1, "cron.service", "60", "spawns"),
+        (70, 1, "", "", "spawns"),
+        (70, 50, "", "", "spawns"),  # who takes in orphans need not be the first process
     ],
 )
 def test_restart_depends_on_who_knows_the_process(
-    monkeypatch: pytest.MonkeyPatch, started_by: int, parent: int, unit: str, how: str
+    monkeypatch: pytest.MonkeyPatch, started_by: int, parent: int, unit: str, main_pid: str | None, how: str
 ) -> None:
     done: list[str] = []
     monkeypatch.setattr("os.getppid", lambda: parent)
     monkeypatch.setattr("os.execv", lambda *_: done.append("exec"))
-    monkeypatch.setattr("arc.actions.services.own_unit", lambda: unit)
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: done.append("spawns"))
+    monkeypatch.setattr("arc.actions.services.own_unit", lambda: unit)
+    monkeypatch.setattr(service, "_main_pid", lambda unit: str(os.getpid()) if main_pid == "own" else main_pid)
 
     status = service.begin_anew(started_by)
 
