@@ -156,7 +156,7 @@ class TokenStore:
     ) -> tuple[Token, str]:
         """A new token and its secret, which is nowhere else. Raises Invalid."""
         values = {"name": name, "description": description, "permissions": permissions, "expires_at": expires_at_us}
-        secret = _new_secret()
+        secret = new_secret()
         with self._db.transaction() as tx:
             token = _insert(tx, secret, **values, project=project, organization=organization, agent_id=agent_id)
         return token, secret
@@ -169,7 +169,7 @@ class TokenStore:
         The caller calls invalidate_cache() when that is committed. Raises Conflict when the one there is of another
         project, Invalid.
         """
-        name, secret = f"agent:{agent_id}", _new_secret()
+        name, secret = f"agent:{agent_id}", new_secret()
         found = tx.execute(select(api_tokens.c.project).where(api_tokens.c.name == name)).one_or_none()
         if found is not None and project is not None and found.project != project:
             raise Conflict(f"{agent_id!r} belongs to another project")
@@ -199,7 +199,7 @@ class TokenStore:
 
     def rotate(self, token_id: int) -> tuple[Token, str]:
         """A new secret for the token; the old one is dead when this returns. Raises TokenNotFound."""
-        secret = _new_secret()
+        secret = new_secret()
         return self._change(token_id, {"token_hash": _hash(secret)}), secret
 
     def revoke(self, token_id: int) -> Token:
@@ -223,13 +223,13 @@ class TokenStore:
         with self._db.transaction() as tx:
             if tx.scalar(_COUNT):
                 return None
-            made = secret or _new_secret()
+            made = secret or new_secret()
             _insert(tx, made, name="admin", description="First admin token", permissions=ADMIN_PERMISSIONS)
         return None if secret else made
 
     def recover(self, secret: str | None = None) -> str | None:
         """Make the admin token `arc-recovery` anew; all others stay. Returns as bootstrap() does."""
-        made = secret or _new_secret()
+        made = secret or new_secret()
         with self._db.transaction() as tx:
             if tx.execute(_BY_HASH, {"hash": _hash(made)}).first():
                 return None  # the configured secret already opens the door
@@ -413,8 +413,11 @@ _FIELDS = {
 }
 
 
-def _new_secret() -> str:
-    return secrets.token_urlsafe(_SECRET_BYTES)
+def new_secret() -> str:
+    """256 random bits as text that does not begin like an option of a command line."""
+    while (secret := secrets.token_urlsafe(_SECRET_BYTES)).startswith("-"):
+        pass
+    return secret
 
 
 def _hash(secret: str) -> str:

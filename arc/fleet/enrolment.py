@@ -75,7 +75,7 @@ class Enrolment:
         """A new secret. agent_id: the only identity it is good for; None leaves it to the machine. Raises Invalid."""
         if agent_id is not None:
             check_identity(agent_id)
-        secret = secrets.token_urlsafe(32)
+        secret = "e" + secrets.token_urlsafe(32)  # never begins like an option of a command line
         row = {"id": _hash(secret), "agent_id": agent_id, "project": project, "organization": organization}
         with self._db.transaction() as tx:
             tx.execute(insert(enrolment_tokens).values(row | {"created_at": now_us, "created_by": created_by}))
