@@ -201,7 +201,7 @@ class _Table:
 
 def _keys(maps: list[Item]) -> _Keys:
     """Those of all maps, in the order in which they come."""
-    first = maps[0]
+    first = next(filter(None, maps), _NO_TAGS)
     if first.keys() >= set().union(*maps):  # far faster than to look at the maps one by one
         return tuple(first)
     return tuple(dict.fromkeys(chain.from_iterable(maps)))
@@ -209,7 +209,10 @@ def _keys(maps: list[Item]) -> _Keys:
 
 def _values(maps: list[Item], key: Any, positions: list[int] | None) -> list[Any]:
     chosen = maps if positions is None else [maps[position] for position in positions]
-    return [values.get(key) for values in chosen]
+    try:
+        return [values[key] for values in chosen]
+    except KeyError:  # not in all
+        return [values.get(key) for values in chosen]
 
 
 def _open_envelope(entry: Any, items: list[Item], depth: int) -> None:
@@ -324,7 +327,7 @@ def _times_of_one_unit(values: list[Any]) -> Times | None:
         return None
     try:
         times = np.array(values, np.int64)
-        low, high = times.min().item(), times.max().item()
+        low, high = np.minimum.reduce(times).item(), np.maximum.reduce(times).item()
         return column_to_us(times) if low >= 0 and unit_of(low) == unit_of(high) else None
     except (OverflowError, Invalid):
         return None
