@@ -443,6 +443,24 @@ def test_reading_together_changes_nothing_of_nonsense(body):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        'm,a=q",a=q" v=1 1',
+        'm,a=q",b=q" v=1 1',
+        'm,a="q,a=q" v=1 1',
+        'm v=q"w,v=q" 1',
+        "m v=1i,v=2i 1",
+        'm v="a\\",w="b" 1',
+        'm v=a"b",w=c"d" 1',
+        "m v=1i",
+        'm v="x",w=T',
+    ],
+)
+def test_alike_lines_mean_what_each_means_alone(line):
+    check_ways_agree("\n".join([line] * 4).encode())
+
+
+@pytest.mark.parametrize(
     ("line", "tag", "field"),
     [
         ('m,t=5"\\ disk v="x" 1', '5" disk', "x"),

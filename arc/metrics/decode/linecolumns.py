@@ -1,7 +1,8 @@
 """Many plain lines of line protocol at once: one numpy or Arrow call per column instead of one parse per line.
 
-    separators found -> lines hashed by their keys -> groups compared with their first line, byte by byte
-                     -> columns cut out of the body and converted
+    separators found -> lines that may be of one shape (all; where shapes are many, those whose keys hash alike)
+                     -> compared with the first of them: what stands between the values, byte by byte
+                     -> values cut out of the body, those of a kind in one go, and converted
 
 A line is plain when it has no quote left open and is written like the first of its group: same measurement, same keys
 without escapes, same kinds of values, nothing left out. All others stay with linegrammar, which also reads the first
@@ -11,8 +12,9 @@ line of each group, so that both ways agree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,21 +28,20 @@ from arc.metrics.decode.timeunits import column_to_us
 from arc.metrics.names import TIME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from arc.metrics.decode.linegrammar import LineParser, Point
     from arc.metrics.decode.linetext import LineText, Mask, Positions
     from arc.metrics.decode.timeunits import Unit
 
     Array = np.ndarray[Any, Any]
-    Token = tuple[Positions, Positions]  # where one token starts and ends in each line of a group
 
 MAX_UNSORTED_GROUPS = 8
 MAX_HALVINGS = 4  # of lines among which one spoils the others
 MIN_GROUP = 64  # lines; about where the calls for a group cost as much as parsing its lines
+_SCANNED = 1 << 17  # bytes at a time: what the processor keeps at hand, and what needs no fresh memory
 _COMMA, _EQUALS, _SPACE = b",= "
-_INTEGER_BYTES, _FLOAT_BYTES = b"-0123456789", b"+-.0123456789eE"
-_FLOAT, _INTEGER, _UNSIGNED, _TEXT, _BOOLEAN = range(1, 6)
+_FLOAT, _INTEGER, _UNSIGNED, _TEXT, _BOOLEAN, _TAG, _TIME = range(1, 8)
 _KIND_BY_LAST_BYTE = np.zeros(256, np.uint8)
 for _bytes, _kind in (
     (b".0123456789", _FLOAT),
@@ -99,12 +100,11 @@ class _Reader:
         self._unit = unit
         self._received_us = received_us
         self._chars = np.frombuffer(text.body, np.uint8)
-        self._words = _words(text.body)
+        self._words = np.ndarray((len(text.body) - 7,), "<u8", text.body, 0, (1,))  # the eight bytes at each place
         self._is_odd = np.zeros(len(text.starts), bool)  # those with a quote left open
         self._at = self._separators()
         kinds = self._chars[self._at].tobytes().replace(b"\r", b"\n")
         self._kind = np.frombuffer(kinds, np.uint8)
-        self._kind_words = _words(kinds + bytes(8))
         newlines = np.flatnonzero(self._kind == NEWLINE)
         self._first = np.concatenate(([0], newlines[:-1] + 1))
         self._count = newlines - self._first + 1
@@ -112,9 +112,13 @@ class _Reader:
     def _separators(self) -> Positions:
         """Finds the odd lines on the way."""
         chars, text = self._chars, self._text
-        is_separator = chars == _COMMA
-        is_separator |= chars == _EQUALS
-        is_separator |= chars == _SPACE
+        is_separator = np.empty(len(chars), bool)
+        for begin in range(0, len(chars), _SCANNED):
+            part = chars[begin : begin + _SCANNED]
+            found = part == _COMMA
+            found |= part == _EQUALS
+            found |= part == _SPACE
+            is_separator[begin : begin + _SCANNED] = found
         if BACKSLASH in text.body:
             separators = np.flatnonzero(is_separator)
             is_separator[separators[are_escaped(text.body, separators)]] = False
@@ -126,7 +130,10 @@ class _Reader:
         quotes = unescaped_quotes(self._text.body)
         lines = np.searchsorted(self._text.ends, quotes)
         self._is_odd |= (np.bincount(lines, minlength=len(self._is_odd)) & 1).astype(bool)
-        quotes = quotes[~self._is_odd[lines]]  # an opening and a closing one by turns
+        quotes, lines = (array[~self._is_odd[lines]] for array in (quotes, lines))
+        opening = quotes[::2]  # and a closing one behind each
+        # Of a quote inside a word the grammar knows whether it hides separators.
+        self._is_odd[lines[::2][self._chars[opening - 1] != _EQUALS]] = True
         inside = np.searchsorted(separators, quotes).reshape(-1, 2)
         inside = inside[inside[:, 0] < inside[:, 1]]
         depth = np.zeros(len(separators) + 1, np.int8)
@@ -208,157 +215,206 @@ class _Reader:
 
     def _group(self, lines: Positions) -> Group:
         """Raises _NotPlain where the first line, or nearly every line, has to be parsed by itself."""
-        point, shape = self._first_point(lines)
-        lines = lines[self._count[lines] == len(shape)]
-        first = self._first[lines]
-        fits = self._is_token((self._text.starts[lines], self._at[first]), point.measurement)
-        fits &= _equal(self._kind_words, first, shape)
-        lines = _kept(lines, fits)
-        tokens = self._tokens(lines, len(shape))
-        fits = self._are_like(point, tokens)
-        lines = _kept(lines, fits)
+        shape = self._first_shape(lines)
+        lines = lines[self._count[lines] == shape.separators]
+        bounds = self._bounds(lines, shape)
+        lines, bounds = _kept(lines, bounds, _have_lengths(bounds, shape))
+        pieces = _Pieces(self._text.body, bounds)
+        fits = pieces.have_gaps(shape.gaps())
+        fits &= self._have_kinds(bounds, shape)
         if not fits.all():
-            tokens = [(starts[fits], ends[fits]) for starts, ends in tokens]
+            lines, bounds = _kept(lines, bounds, fits)
+            pieces = _Pieces(self._text.body, bounds)
+        point = shape.point
         tags = tuple(column for _, column in point.names.tags)
-        batch = Batch(point.measurement, self._columns(point, tokens), len(lines), tags)
-        return Group(point.measurement, lines, batch)
+        return Group(point.measurement, lines, Batch(point.measurement, self._columns(shape, pieces), len(lines), tags))
 
-    def _first_point(self, lines: Positions) -> tuple[Point, bytes]:
-        """The first line's point and separators, if it has a point and is plain."""
+    def _first_shape(self, lines: Positions) -> _Shape:
         point = self._parser.parse(self._text.line(lines[0])) if len(lines) else None
         if point is None:
             raise _NotPlain
         first, count = int(self._first[lines[0]]), int(self._count[lines[0]])
-        at = self._at[first : first + count].tolist()
-        for key, start, end in zip((*point.tags, *point.fields), at[::2], at[1::2], strict=False):
-            if self._text.body[start + 1 : end] != key.encode():
-                raise _NotPlain
-        return point, _separators_of(point, count)
+        tags, keys = len(point.tags), len(point.tags) + len(point.fields)
+        if count - 2 * keys not in (1, 2):  # more or fewer than there would be if it were plain
+            raise _NotPlain
+        ends = self._at[first + 2 * tags + 2 : first + 2 * keys + 1 : 2]
+        kinds = _KIND_BY_LAST_BYTE[self._chars[ends - 1]].tolist()
+        if not all(kinds):
+            raise _NotPlain
+        return _Shape(point, [*[_TAG] * tags, *kinds, *[_TIME] * (count - 2 * keys - 1)])
 
-    def _tokens(self, lines: Positions, count: int) -> list[Token]:
-        """What stands between the separators: measurement, then keys and values in turn, then the timestamp if any."""
-        ends = [self._at[self._first[lines] + index] for index in range(count)]
-        starts = [self._text.starts[lines], *(end + 1 for end in ends[:-1])]
-        return list(zip(starts, ends, strict=True))
+    def _bounds(self, lines: Positions, shape: _Shape) -> Array:
+        """Where each line begins, where each of its values begins and ends, and where the line ends: a row for each."""
+        separators, shifts = shape.bounds()
+        bounds: Array = self._at[self._first[lines] + separators[:, None]]
+        bounds += shifts[:, None]
+        bounds[0] = self._text.starts[lines]
+        return bounds
 
-    def _are_like(self, point: Point, tokens: list[Token]) -> Array:
-        """Which lines have the point's keys, no empty tag, and fields of the first line's kinds."""
-        fits = np.ones(len(tokens[0][0]), bool)
-        for token, key in zip(tokens[1::2], (*point.tags, *point.fields), strict=False):
-            fits &= self._is_token(token, key)
-        values = tokens[2::2]
-        for starts, ends in values[: len(point.tags)]:
-            fits &= ends > starts
-        for starts, ends in values[len(point.tags) :]:
-            kinds = self._kinds(ends)
-            fits &= kinds == kinds[0]
-            if kinds[0] == _TEXT:
-                fits &= (self._chars[starts] == QUOTE) & (ends - starts > 1) & (self._chars[ends - 2] != BACKSLASH)
+    def _have_kinds(self, bounds: Array, shape: _Shape) -> Mask:
+        """Which lines have fields that seem to be of the shape's kinds, as far as the gaps do not tell."""
+        fits: Mask = np.ones(bounds.shape[1], bool)
+        for kind, ends in zip(shape.kinds, bounds[2::2], strict=False):
+            if kind == _TEXT:
+                fits &= self._chars[ends - 1] != BACKSLASH
+            elif kind in (_FLOAT, _BOOLEAN):
+                fits &= _KIND_BY_LAST_BYTE[self._chars[ends - 1]] == kind
         return fits
 
-    def _is_token(self, token: Token, text: str) -> Array:
-        starts, ends = token
-        expected = text.encode()
-        fits: Array = ends - starts == len(expected)
-        fits &= _equal(self._words, starts, expected)
-        return fits
-
-    def _kinds(self, ends: Positions) -> Array:
-        kinds: Array = _KIND_BY_LAST_BYTE[self._chars[ends - 1]]
-        return kinds
-
-    def _columns(self, point: Point, tokens: list[Token]) -> dict[str, pa.Array]:
-        values = tokens[2::2]
+    def _columns(self, shape: _Shape, pieces: _Pieces) -> dict[str, pa.Array]:
+        point, values = shape.point, pieces.values(shape.kinds)
         tags = dict(zip(point.tags, values, strict=False))
-        # also the fields that are not stored: a line counts only if it has one that can be read
-        fields = {key: self._field(token) for key, token in zip(point.fields, values[len(tags) :], strict=False)}
+        fields = dict(zip(point.fields, values[len(tags) :], strict=False))
+        if shape.has_time:
+            times = column_to_us(values[-1].to_numpy(), self._unit)
+        else:
+            times = np.full(pieces.lines, self._received_us, np.int64)
         return {
-            TIME: time_array(self._times(tokens)),
-            **{column: self._unescaped(tags[key]) for key, column in point.names.tags},
+            TIME: time_array(times),
+            **{column: tags[key] for key, column in point.names.tags},
             **{column: fields[key] for key, column in point.names.fields},
         }
 
-    def _times(self, tokens: list[Token]) -> Array:
-        if len(tokens) % 2:  # measurement, keys and values only
-            return np.full(len(tokens[0][0]), self._received_us, np.int64)
-        numbers = self._numbers(tokens[-1], _INTEGER_BYTES, pa.int64())
-        return column_to_us(numbers.to_numpy(), self._unit)
 
-    def _field(self, token: Token) -> pa.Array:
-        starts, ends = token
-        kind = self._kinds(ends[:1])[0]
-        if kind == _FLOAT:
-            return self._numbers(token, _FLOAT_BYTES, pa.float64())
-        if kind == _INTEGER:
-            return self._numbers((starts, ends - 1), _INTEGER_BYTES, pa.int64())
-        if kind == _UNSIGNED:
-            return self._numbers((starts, ends - 1), _INTEGER_BYTES[1:], pa.int64())
-        if kind == _TEXT:
-            return self._unescaped((starts + 1, ends - 1))
-        return self._booleans(token)
+@dataclass(slots=True)
+class _Shape:
+    """How lines of a group are written: values, and between them gaps that are the same in all of the lines.
 
-    def _booleans(self, token: Token) -> pa.Array:
-        words = pc.ascii_lower(self._texts(token))
-        is_true = pc.is_in(words, value_set=_TRUE)
-        if not pc.all(pc.xor(is_true, pc.is_in(words, value_set=_FALSE))).as_py():
-            raise _NotPlain
-        return is_true
+    point: the first line's. kinds: of the values, the timestamp among them if there is one.
+    """
 
-    def _numbers(self, token: Token, allowed: bytes, kind: pa.DataType) -> pa.Array:
-        """Arrow reads a few spellings that are no numbers here (0x1f, nan(1)); hence the look at the bytes."""
-        texts = self._texts(token)
-        size = int((token[1] - token[0]).sum())
-        if texts.buffers()[2].slice(0, size).to_pybytes().translate(None, allowed):
-            raise _NotPlain
-        return texts.cast(kind)
+    point: Point
+    kinds: list[int]
 
-    def _unescaped(self, token: Token) -> pa.Array:
-        texts = self._texts(token)
-        if BACKSLASH not in self._text.body:
-            return texts
-        return pc.replace_substring_regex(texts, pattern=ESCAPED.pattern, replacement=r"\1")
+    @property
+    def has_time(self) -> bool:
+        return self.kinds[-1] == _TIME
 
-    def _texts(self, token: Token) -> pa.Array:
-        """An array whose every second element is the token, the others being what lies between; then only those."""
-        starts, ends = token
-        offsets = np.empty(2 * len(starts) + 1, np.int32)
-        offsets[:-1:2] = starts
-        offsets[1::2] = ends
-        offsets[-1] = ends[-1]
-        both = pa.Array.from_buffers(
-            pa.string(), 2 * len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(self._text.body)]
+    @property
+    def separators(self) -> int:
+        return 2 * len(self.kinds) + (not self.has_time)
+
+    def gaps(self) -> list[bytes]:
+        """What stands before each value and, at last, behind the last of them."""
+        tags = [f",{key}=" for key in self.point.tags]
+        fields = [f",{key}=" for key in self.point.fields]
+        heads = [*tags, " " + fields[0][1:], *fields[1:], *[" "] * self.has_time, ""]
+        heads[0] = self.point.measurement + heads[0]
+        before = [*(_KINDS[kind].before for kind in self.kinds), ""]
+        behind = ["", *(_KINDS[kind].behind for kind in self.kinds)]
+        return ["".join(parts).encode() for parts in zip(behind, heads, before, strict=True)]
+
+    def bounds(self) -> tuple[Positions, Positions]:
+        """For each row of _Reader._bounds the number of a separator, and how far from it the bound is."""
+        last = self.separators - 1
+        numbers = [0, *range(1, last + 1 - self.has_time), *[last - 1, last] * self.has_time, last]
+        shifts = [(1 + len(_KINDS[kind].before), -len(_KINDS[kind].behind)) for kind in self.kinds]
+        return np.array(numbers), np.array([0, *chain.from_iterable(shifts), 0])
+
+
+class _Pieces:
+    """Lines of one shape cut up: gaps and values by turns, a gap first and last."""
+
+    def __init__(self, body: bytes, bounds: Array) -> None:
+        offsets = np.ascontiguousarray(bounds.T, np.int32)
+        self.lines = len(offsets)
+        self._first = np.arange(0, offsets.size, len(bounds))  # of each line
+        self._pieces = pa.Array.from_buffers(  # beside those also what lies between two lines
+            pa.string(), offsets.size - 1, [None, pa.py_buffer(offsets), pa.py_buffer(body)]
         )
-        return both.take(pa.array(np.arange(0, 2 * len(starts), 2, dtype=np.int32)))
+
+    def have_gaps(self, gaps: list[bytes]) -> Mask:
+        """Which lines have these gaps. All gaps have the right length already."""
+        numbers = self._first[:, None] + np.arange(0, 2 * len(gaps), 2)
+        found, expected = _content(self._pieces.take(pa.array(numbers.ravel()))), b"".join(gaps)
+        if found == expected * self.lines:
+            return np.ones(self.lines, bool)
+        same = np.frombuffer(found, np.uint8).reshape(self.lines, -1) == np.frombuffer(expected, np.uint8)
+        are_same: Mask = same.all(axis=1)
+        return are_same
+
+    def values(self, kinds: list[int]) -> list[pa.Array]:
+        """Those of each kind are converted together, as a call takes about as long as a hundred values."""
+        values: list[pa.Array] = [None] * len(kinds)
+        for read in {_KINDS[kind].read for kind in kinds}:
+            numbers = [number for number, kind in enumerate(kinds) if _KINDS[kind].read is read]
+            indexes = self._first + (2 * np.array(numbers) + 1)[:, None]
+            together = read(self._pieces.take(pa.array(indexes.ravel())))
+            for index, number in enumerate(numbers):
+                values[number] = together.slice(index * self.lines, self.lines)
+        return values
 
 
-def _separators_of(point: Point, count: int) -> bytes:
-    """Those of a line with exactly these tags and fields. count: of its separators, which tells of a timestamp."""
-    plain = b",=" * len(point.tags) + b" =" + b",=" * (len(point.fields) - 1)
-    if count - len(plain) not in (1, 2):
+def _texts(texts: pa.Array) -> pa.Array:
+    if BACKSLASH in _content(texts):
+        return pc.replace_substring_regex(texts, pattern=ESCAPED.pattern, replacement=r"\1")
+    return texts
+
+
+def _booleans(texts: pa.Array) -> pa.Array:
+    words = pc.ascii_lower(texts)
+    is_true = pc.is_in(words, value_set=_TRUE)
+    if not pc.all(pc.xor(is_true, pc.is_in(words, value_set=_FALSE))).as_py():
         raise _NotPlain
-    return plain + b" \n"[-(count - len(plain)) :]
+    return is_true
 
 
-def _kept(lines: Positions, fits: Array) -> Positions:
+def _floats(texts: pa.Array) -> pa.Array:
+    return _numbers(texts, b"+-.0123456789eE", pa.float64())
+
+
+def _integers(texts: pa.Array) -> pa.Array:
+    return _numbers(texts, b"-0123456789", pa.int64())
+
+
+def _unsigned(texts: pa.Array) -> pa.Array:
+    return _numbers(texts, b"0123456789", pa.int64())
+
+
+def _numbers(texts: pa.Array, allowed: bytes, kind: pa.DataType) -> pa.Array:
+    """Arrow reads a few spellings that are no numbers here (0x1f, nan(1)); hence the look at the bytes."""
+    if _content(texts).translate(None, allowed):
+        raise _NotPlain
+    return texts.cast(kind)
+
+
+def _content(texts: pa.Array) -> bytes:
+    """All of them. They must not be a slice."""
+    data: bytes = texts.buffers()[2].to_pybytes()
+    return data
+
+
+class _Kind(NamedTuple):
+    """before, behind: what belongs to the value and is the same for all of this kind."""
+
+    read: Callable[[pa.Array], pa.Array]
+    before: str = ""
+    behind: str = ""
+
+
+_KINDS = {
+    _FLOAT: _Kind(_floats),
+    _INTEGER: _Kind(_integers, behind="i"),
+    _UNSIGNED: _Kind(_unsigned, behind="u"),
+    _TEXT: _Kind(_texts, '"', '"'),
+    _BOOLEAN: _Kind(_booleans),
+    _TAG: _Kind(_texts),
+    _TIME: _Kind(_integers),
+}
+
+
+def _have_lengths(bounds: Array, shape: _Shape) -> Mask:
+    """Which lines have gaps as long as those of the shape, and values where there must be some."""
+    lengths = np.diff(bounds, axis=0)
+    gaps = np.array([len(gap) for gap in shape.gaps()])
+    shortest = np.array([kind != _TEXT for kind in shape.kinds], np.int64)
+    fits: Mask = (lengths[::2] == gaps[:, None]).all(axis=0)
+    fits &= (lengths[1::2] >= shortest[:, None]).all(axis=0)
+    return fits
+
+
+def _kept(lines: Positions, bounds: Array, fits: Mask) -> tuple[Positions, Array]:
     """The lines that fit, if the first does and they are enough."""
     if not fits[0] or np.count_nonzero(fits) < MIN_GROUP:
         raise _NotPlain
-    kept: Positions = lines[fits]
-    return kept
-
-
-def _words(data: bytes) -> Array:
-    """The eight bytes from each place on, as numbers."""
-    return np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
-
-
-def _equal(words: Array, at: Positions, expected: bytes) -> Array:
-    """Where the expected bytes stand at these places."""
-    equal: Array = np.ones(len(at), bool)
-    for begin in range(0, len(expected), 8):
-        piece = expected[begin : begin + 8]
-        found = words[np.minimum(at + begin, len(words) - 1)]  # a shorter token may stand at the very end
-        if len(piece) < 8:
-            found &= _LOW_BYTES[len(piece)]
-        equal &= found == int.from_bytes(piece, "little")
-    return equal
+    return lines[fits], bounds[:, fits]

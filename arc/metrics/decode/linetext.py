@@ -37,6 +37,9 @@ class LineText:
 
     def blocks(self) -> Iterator[tuple[int, LineText]]:
         """The text in pieces of whole lines, each with the index of its first line, to bound the memory of readers."""
+        if len(self.body) <= MAX_BLOCK:
+            yield 0, self
+            return
         first = 0
         while first < len(self.starts):
             start = self.starts[first]
