@@ -406,7 +406,7 @@ def _json_body(fetched: Fetched) -> bytes:
         **_profile(answer),
     }
     # The rows are rendered already; parsing them again to put them into an object would double the work.
-    return orjson.dumps(head)[:-1] + b',"data":' + answer.rows + b"}"
+    return b"".join((orjson.dumps(head)[:-1], b',"data":', answer.rows, b"}"))
 
 
 def _warning(fetched: Fetched) -> str | None:

@@ -31,7 +31,10 @@ _NS_PER_S = 1_000_000_000
 
 def json_rows(result: QueryResult) -> bytes:
     """The rows as JSON: an array of arrays, in column order. What each type becomes: docs/queries.md."""
-    return b"[" + b",".join(json_row_pieces(result.table, result.types)) + b"]"
+    pieces = [*json_row_pieces(result.table, result.types)] or [b""]
+    pieces[0] = b"[" + pieces[0]
+    pieces[-1] += b"]"
+    return b",".join(pieces)  # the one copy of a large result
 
 
 def json_row_pieces(table: pa.Table, types: Sequence[str]) -> Iterator[bytes]:
