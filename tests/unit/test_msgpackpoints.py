@@ -1,4 +1,4 @@
-"""MessagePack bodies: the fast walker gives what the slow path gives, and nothing but Invalid is ever raised."""
+"""MessagePack bodies: the fast paths give what the slow path gives, and nothing but Invalid is ever raised."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def row_bodies(draw):
     return packed_map([("batch", items)]) if draw(st.booleans()) else items
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(row_bodies())
 def test_rows_give_what_the_slow_path_gives(body):
     assert fast(body) == slow(body)
