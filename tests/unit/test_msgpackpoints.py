@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
+from unittest import mock
 
 import msgpack
 import pyarrow as pa
@@ -224,6 +225,20 @@ def row_bodies(draw):
 @given(row_bodies())
 def test_rows_give_what_the_slow_path_gives(body):
     assert fast(body) == slow(body)
+
+
+@settings(max_examples=100, deadline=None)
+@given(row_bodies())
+def test_rows_with_different_keys_give_together_what_they_give_apart(body):
+    def apart(tags, fields):
+        shape = points._Shape(tags, fields)
+        shape.is_plain = False
+        return shape
+
+    together = slow(body)
+
+    with mock.patch.object(points, "_shape_of", apart):
+        assert slow(body) == together
 
 
 @settings(max_examples=100, deadline=None)
