@@ -11,6 +11,7 @@ ENVELOPE = "application/vnd.arc.action-envelope+json"
 CONTROL = ("action_id", "created_ts", "requester")
 MAX_BODY_BYTES = 262_144
 MAX_DEPTH = 64  # of a body
+INTEGERS = (-(2**63), 2**64 - 1)  # first and last that are taken
 
 
 def opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
@@ -26,10 +27,15 @@ def opened(envelope: Any, said: dict[str, str]) -> tuple[Any, dict[str, str]]:
 
 
 def strict_json(data: bytes, max_depth: int = MAX_DEPTH) -> Any:
-    """The one value that JSON text stands for. Raises InvalidJson, also for NaN and for a member given twice."""
+    """The one value that JSON text stands for.
+
+    Raises InvalidJson, also for a member given twice and for what other parsers choke on, so that it could be stored
+    but not be answered or handed on: NaN, 1e999, integers beyond 64 bits, half of a surrogate pair.
+    """
     try:
-        value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant)
+        value = json.loads(data, object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer)
         depth = _depth(value)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         depth, value = max_depth + 1, None
     except ValueError as error:
@@ -48,6 +54,12 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _integer(digits: str) -> int:
+    if not INTEGERS[0] <= (number := int(digits)) <= INTEGERS[1]:
+        raise ValueError(f"{digits[:40]} is beyond 64 bits")
+    return number
 
 
 def _depth(value: Any) -> int:

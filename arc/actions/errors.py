@@ -30,7 +30,9 @@ class InvalidRequester(Invalid):
 
 class ActionEncode(Invalid):
     def __init__(self, header: str) -> None:
-        super().__init__(f"the value of header {header} is not printable ASCII, so it cannot be kept")
+        super().__init__(
+            f"header {header} cannot be kept: at most 64 are, each of at most 4096 bytes of printable ASCII"
+        )
         self.details = {"header": header}
 
 

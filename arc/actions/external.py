@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from arc.actions import commands
+from arc.actions.body import strict_json
 from arc.actions.errors import (
     ActionFailed,
     ExternalActionCheck,
@@ -18,6 +19,7 @@ from arc.actions.errors import (
     ExternalActionCheckResult,
     ExternalActionExec,
     ExternalActionStart,
+    InvalidJson,
 )
 from arc.actions.kinds import Context, Kind, Outcome, done, failed, running
 from arc.actions.records import State
@@ -68,9 +70,9 @@ class External:
         if result.status != 0:
             raise ExternalActionCheckResult(f"{self.check[0]} {result}")
         try:
-            found = json.loads(result.stdout)
+            found = strict_json(result.stdout.encode())
             status, error = found["status"], found.get("error")
-        except (ValueError, TypeError, LookupError, AttributeError) as problem:
+        except (InvalidJson, TypeError, LookupError, AttributeError) as problem:
             raise ExternalActionCheckDecode(f"{self.check[0]} printed {result.stdout[:200]!r}") from problem
         if status == "running":
             return None

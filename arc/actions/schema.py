@@ -84,8 +84,9 @@ def masked(schema: Schema | None, value: Any) -> Any:
     if schema.get("x-secret"):
         return MASK
     if isinstance(value, dict):
-        members = schema.get("properties", {})
-        return {name: masked(members.get(name), member) for name, member in value.items()}
+        members, others = schema.get("properties", {}), schema.get("additionalProperties")
+        others = others if isinstance(others, Mapping) else None
+        return {name: masked(members.get(name, others), member) for name, member in value.items()}
     if isinstance(value, list):
         return [masked(schema.get("items"), item) for item in value]
     return value

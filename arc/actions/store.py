@@ -190,11 +190,11 @@ class ActionStore:
             return Backlog(*tx.execute(_BACKLOG).fetchone())
 
     def last_scheduled_at(self, names: tuple[str, ...]) -> int | None:
-        """When the newest action of these kinds that did not fail was scheduled."""
+        """When the newest action of these kinds that did not fail was scheduled here; imported ones do not count."""
         marks = ", ".join("?" * len(names))
         with self._reader.transaction("DEFERRED") as tx:
             (at,) = tx.execute(
-                f"SELECT max(scheduled_at) FROM actions WHERE kind IN ({marks}) AND state != 'FAILED'",  # noqa: S608
+                f"SELECT max(scheduled_at) FROM actions WHERE kind IN ({marks}) AND state != 'FAILED' AND seq > 0",  # noqa: S608
                 names,
             ).fetchone()
         return None if at is None else int(at)

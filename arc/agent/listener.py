@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import secrets
 import threading
 from http import HTTPStatus
@@ -23,6 +25,7 @@ from arc.errors import ArcError, ConfigError, Invalid, NotFound, TooLarge, Unaut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from email.message import Message
 
     from arc.actions.engine import ActionEngine
     from arc.actions.node import Node
@@ -34,6 +37,7 @@ MIN_TOKEN = 16  # characters
 IDLE_S = 30.0  # seconds without a request until a connection is closed
 MAX_CONNECTIONS = 16
 MAX_WAITERS = 4  # requests that may wait for a change
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 STATUS: tuple[tuple[type[ArcError], int], ...] = (  # first match wins
     (QueueFull, 429),
     (Invalid, 400),
@@ -44,6 +48,7 @@ STATUS: tuple[tuple[type[ArcError], int], ...] = (  # first match wins
     (TooLarge, 413),
     (errors.Unavailable, 503),
 )
+_DIGITS = re.compile(r"[0-9]{1,20}")
 CODES = {Unauthenticated: "Unauthorized", Invalid: "InvalidRequest"}  # of errors that other parts raise
 
 
@@ -60,12 +65,12 @@ class Answer(NamedTuple):
 
 
 class Request(NamedTuple):
-    """rest: of the path, behind the route. query: the first value of each name."""
+    """rest: of the path, behind the route. query: the first value of each name. repeated: names with more than one."""
 
     rest: str
     query: dict[str, str]
-    headers: list[tuple[str, str]]
-    content_type: str
+    repeated: frozenset[str]
+    headers: Message
     body: bytes
 
 
@@ -107,7 +112,7 @@ class Routes:
         self._engine = engine
         self._waiters = threading.BoundedSemaphore(MAX_WAITERS)
         self._routes: dict[str, tuple[str, Callable[[Request], Answer]]] = {
-            "": ("GET", lambda _: Answer({"arc": "attributes and actions of this node"})),
+            "": ("GET", lambda _: Answer("Arc: attributes and actions of this node\n", TEXT)),
             "/info/agent": ("GET", lambda _: Answer({"version": node.version.as_dict()})),
             "/info/datastore": ("GET", lambda _: Answer(node.datastore().as_dict())),
             "/shards": ("GET", lambda _: Answer(node.shards.as_dict())),
@@ -149,23 +154,25 @@ class Routes:
                 self._waiters.release()
             revision = self._engine.get(action_id)[0].revision
         etag = f'"{revision}"'
-        if etag in dict(request.headers).get("If-None-Match", ""):
+        if etag in request.headers.get("If-None-Match", ""):
             return Answer(None, {"ETag": etag}, 304)
         return Answer(self._engine.info(action_id), {"ETag": etag})
 
     def _schedule(self, request: Request) -> Answer:
+        if request.repeated.intersection(CONTROL):
+            raise InvalidJson("action_id, created_ts and requester may each be given once")
         said = {name: request.query[name] for name in CONTROL if name in request.query}
         args = strict_json(request.body)
-        if request.content_type == ENVELOPE:
+        if request.headers.get_content_type() == ENVELOPE:
             args, said = opened(args, said)
         created = said.get("created_ts")
         record = self._engine.schedule(
-            request.rest,
+            request.rest.rstrip("/"),
             args,
             action_id=said.get("action_id"),
             created_us=None if created is None else rules.created_us(created),
             requester=said.get("requester"),
-            headers=tracing.in_own_span(request.headers),
+            headers=tracing.in_own_span(request.headers.items()),
             requested_by="listener",
         )
         return Answer({"id": record.id}, tracing.answer_headers(record.headers))
@@ -224,12 +231,13 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug(format, *args)
 
     def _answer(self) -> None:
+        self._request_id = os.urandom(8).hex()
         try:
             self._send(self._find_answer())
         except ArcError as error:
             self._send(_refusal(error))
         except Exception:
-            log.exception("%s %s failed", self.command, self.path)
+            log.exception("%s %.200s failed request_id=%s", self.command, self.path, self._request_id)
             self._send(Answer(_error_body(500, "Internal server error", "InternalError"), status=500))
 
     def _find_answer(self) -> Answer:
@@ -237,12 +245,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_token()
         url = urlsplit(self.path)
         handler, rest = self.server.routes.find(self.command, unquote(url.path))
-        query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-        return handler(Request(rest, query, self.headers.items(), self.headers.get_content_type(), body))
+        given = parse_qs(url.query, keep_blank_values=True)
+        query = {name: values[0] for name, values in given.items()}
+        repeated = frozenset(name for name, values in given.items() if len(values) > 1)
+        return handler(Request(rest, query, repeated, self.headers, body))
 
     def _read_body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
-        if not length.isdecimal() or self.headers.get("Transfer-Encoding"):
+        if not _DIGITS.fullmatch(length) or self.headers.get("Transfer-Encoding"):
             self.close_connection = True
             raise Invalid("a body needs a Content-Length")
         if int(length) > MAX_BODY_BYTES:
@@ -257,10 +267,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise Unauthenticated("invalid or missing token")
 
     def _send(self, answer: Answer) -> None:
-        content = b"" if answer.status == 304 else json.dumps(answer.body).encode()
+        text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+        content = b"" if answer.status == 304 else text.encode()
         self.send_response(answer.status)
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content))} if content else {}
-        for name, value in (headers | {"Cache-Control": "no-store"} | (answer.headers or {})).items():
+        headers |= {"Cache-Control": "no-store", "X-Request-Id": self._request_id}
+        for name, value in (headers | (answer.headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -299,6 +311,6 @@ def _number(query: dict[str, str], name: str, default: int, least: int, most: in
     text = query.get(name)
     if text is None:
         return default
-    if not text.isdecimal() or not least <= int(text) <= most:
+    if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
         raise Invalid(f"{name} must be a whole number from {least} to {most}")
     return int(text)

@@ -6,6 +6,7 @@ another requester, take `admin`.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ FAMILIES = {  # codes of errors that other parts raise
     families.NotFound: "NotFound",
 }
 waiters = threading.BoundedSemaphore(MAX_WAITERS)
+_OURS = re.compile(rf"{ROOT}/|/api/v1/agents/[^/]+/(actions|info|shards)/")
 _ID = "9a1f2f6e-1f0a-47a0-8e6b-2f3a0f5f7d02"
 
 surface = Surface(
@@ -207,7 +209,7 @@ def on_error(exc: families.ArcError) -> Response:
 @surface.app_errorhandler(HTTPException)
 def on_http_error(exc: HTTPException) -> Response:
     """Also where there is no route, or none for the method."""
-    if not f"{request.path}/".startswith(f"{ROOT}/"):
+    if not _OURS.match(f"{request.path}/"):
         return errors.respond(exc)
     text = f"Cannot {request.method} {request.path}" if exc.code == 404 else exc.name
     answer = errors.respond(exc, **_keys(exc.name.replace(" ", ""), text), details={})
@@ -284,7 +286,7 @@ def show_action(path: ActionPath, query: InfoQuery) -> Response:
         finally:
             waiters.release()
         revision = engine.get(path.action_id)[0].revision
-    answer = jsonify(_for_old_clients(engine.info(path.action_id)))
+    answer = jsonify(for_old_clients(engine.info(path.action_id)))
     answer.set_etag(str(revision))
     answer.make_conditional(request)
     return answer
@@ -388,7 +390,7 @@ def introspect_threads() -> Response:
     return jsonify(threads=listed, warning=["threads that are not Python's own are not listed"])
 
 
-def _for_old_clients(info: dict[str, Any]) -> dict[str, Any]:
+def for_old_clients(info: dict[str, Any]) -> dict[str, Any]:
     """The same; the requester as the first clients know it, if the operator wants that."""
     if info["action"]["requester"] == rules.AGENT_API and parts().config.get("actions", "requester_api"):
         info["action"]["requester"] = rules.OLD_AGENT_API
@@ -424,7 +426,7 @@ def _identity() -> Identity:
 
 
 def _is_of_others(exc: families.ArcError) -> bool:
-    return not type(exc).__module__.startswith("arc.actions.")
+    return not type(exc).__module__.startswith(("arc.actions.", "arc.fleet.relay"))
 
 
 def schedule_body(query: ScheduleQuery) -> tuple[Any, dict[str, str]]:

@@ -108,7 +108,7 @@ def show_agent_action(path: AgentActionPath, query: actions.InfoQuery) -> Respon
         finally:
             actions.waiters.release()
         info, revision = relay.info(*action)
-    answer = jsonify(info)
+    answer = jsonify(actions.for_old_clients(info))
     answer.set_etag(str(revision))
     answer.make_conditional(request)
     return answer
@@ -195,7 +195,7 @@ def _kind(agent_id: str, name: str) -> dict[str, Any]:
     """What the agent said of a kind; of an agent that has said nothing yet, the least. Raises ActionNotAvailable."""
     report = fleet().relay.report(agent_id)
     if report is None:
-        return {"permission": "admin", "args_schema": None}
+        return {"permission": "admin", "args_schema": {"x-secret": True}}  # any argument may be a secret
     found: dict[str, Any] | None = next(
         (kind for kind in report[0]["kinds"] if name in (kind["kind"], *kind["aliases"])), None
     )
@@ -215,7 +215,9 @@ def _record(kind: str, args: Any, given: dict[str, str]) -> ActionRecord:
         created_at=now_us if created is None else rules.created_us(created),
         scheduled_at=now_us,
         touched_at=now_us,
-        headers=rules.headers(tracing.in_own_span(request.headers.items())),
+        headers=rules.headers(
+            tracing.in_own_span(request.headers.items()), parts().config.get("actions", "header_deny")
+        ),
         requester=REQUESTER if claim is None else rules.requester(claim, may_claim=identity().may("admin")),
         requested_by=identity().name,
     )

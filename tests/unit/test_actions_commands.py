@@ -296,6 +296,7 @@ def test_external_action_that_failed(
         ("true", "true", "ExternalActionCheckDecode"),
         ("true", "echo [1]", "ExternalActionCheckDecode"),
         ("true", 'echo {"status":"odd"}', "ExternalActionCheckDecode"),
+        ("true", 'echo {"status":"failed","error":"\\ud800"}', "ExternalActionCheckDecode"),
     ],
 )
 def test_errors_of_external_actions(boot: Callable[..., ActionEngine], begin: str, look: str, variant: str) -> None:

@@ -646,6 +646,14 @@ def test_cooldown_refuses_too_early_a_repetition(rig: Rig) -> None:
     assert engine.schedule("example.com/rare", None).state is State.NEW
 
 
+def test_cooldown_is_not_about_what_was_done_elsewhere(rig: Rig) -> None:
+    engine = rig.engine(kind("rare", lambda context: done(), cooldown_s=600))
+    record, history = elsewhere(1)
+    engine.store.add_ended([(replace(record, kind="example.com/rare", scheduled_at=rig.time.now_us), history)])
+
+    assert engine.schedule("example.com/rare", None).state is State.NEW
+
+
 # --- cancel
 
 

@@ -199,6 +199,8 @@ def test_secrets_are_masked_wherever_they_are() -> None:
     assert schema.masked(kind, {"a": {"k": "v"}, "b": [{"c": 1, "d": 2}], "e": 3}) == {
         "a": schema.MASK, "b": [{"c": schema.MASK, "d": 2}], "e": 3,
     }  # fmt: skip
+    others = {"properties": {"a": {}}, "additionalProperties": {"x-secret": True}}
+    assert schema.masked(others, {"a": 1, "b": 2}) == {"a": 1, "b": schema.MASK}
 
 
 # --- import

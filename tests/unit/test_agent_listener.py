@@ -108,6 +108,23 @@ def test_attributes_and_kinds(served: Served) -> None:
     assert served.ask("HEAD", "/shards")[::2] == (200, None)
 
 
+def test_root_is_a_line_of_text(served: Served) -> None:
+    served.http.request("GET", f"{ROOT}/", headers={"Authorization": f"Bearer {TOKEN}"})
+    answer = served.http.getresponse()
+
+    assert (answer.status, answer.headers.get_content_type()) == (200, "text/plain")
+    assert answer.read().startswith(b"Arc:")
+
+
+def test_known_revision_is_not_sent_again(served: Served) -> None:
+    path = f"/actions/info/{served.schedule()}"
+
+    _, headers, _ = served.ask("GET", path)
+
+    assert served.ask("GET", path, if_none_match=headers["ETag"])[::2] == (304, None)
+    assert len(headers["X-Request-Id"]) == 16
+
+
 def test_refusals(served: Served) -> None:
     action_id = served.schedule()
 
@@ -115,6 +132,11 @@ def test_refusals(served: Served) -> None:
     assert refusal(served.ask("GET", "/nothing")) == (404, "NotFound")
     assert refusal(served.ask("GET", "/actions/info/abc")) == (404, "ActionNotFound")
     assert refusal(served.ask("GET", "/actions/finished?limit=0")) == (400, "InvalidRequest")
+    assert refusal(served.ask("GET", f"/actions/finished?limit={'9' * 5000}")) == (400, "InvalidRequest")
+    assert refusal(served.ask("POST", f"/actions/schedule/{PING}?requester=API&requester=API", "{}")) == (
+        400, "InvalidJson",
+    )  # fmt: skip
+    assert refusal(served.ask("POST", f"/actions/cancel/{action_id}", '{"reason": "\\ud800"}')) == (400, "InvalidJson")
     assert refusal(served.ask("POST", f"/actions/schedule/{PING}", '{"count": "x"}')) == (400, "InvalidArgs")
     assert refusal(served.ask("POST", f"/actions/schedule/{PING}")) == (400, "InvalidJson")
     assert refusal(served.ask("POST", "/actions/schedule/x/y", "{}")) == (400, "ActionNotAvailable")

@@ -137,7 +137,7 @@ def test_catalogue_has_schemas_to_make_forms_of(web: NodeApp) -> None:
     assert kinds["arc.edge/exec"]["stages"] == ["start", "wait"]
 
 
-@pytest.mark.parametrize("args", [[1, 2], "x", 7, True, None, {"args": {"a": 1}, "action_id": "x"}])
+@pytest.mark.parametrize("args", [[1, 2], "x", 2**64 - 1, True, None, "\0", {"args": {"a": 1}, "action_id": "x"}])
 def test_the_whole_body_is_the_arguments(web: NodeApp, args: Any) -> None:
     action_id = web.schedule(ANYTHING, args).get_json()["id"]
 
@@ -145,7 +145,11 @@ def test_the_whole_body_is_the_arguments(web: NodeApp, args: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 65 + "]" * 65, "[" * 100_000, b"\xff"]
+    "body",
+    [
+        *("", "{", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 65 + "]" * 65, "[" * 100_000, b"\xff"),
+        *("[1e999]", '{"a": 18446744073709551616}', "-9223372036854775809", '"\\ud800"'),
+    ],
 )
 def test_body_that_is_no_json(web: NodeApp, body: str | bytes) -> None:
     check_error(web.schedule(ANYTHING, data=body), 400, "InvalidJson")

@@ -27,8 +27,8 @@ PING, EXEC = "agent.replicante.io/test.ping", "arc.edge/exec"
 class Relayed(WebApp):
     """A server with one agent, of project `press`."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
+    def __init__(self, data_dir: Path, **options: str) -> None:
+        super().__init__(data_dir, **options)
         self._seq = 0
         self.say({"type": "registration", "version": 1, "sender": "edge-1", "registration_id": "r", "payload": {},
                   "project": "press"})  # fmt: skip
@@ -76,6 +76,7 @@ def test_agent_that_has_not_reported(web: Relayed) -> None:
     action_id = web.schedule(PING, {"count": "anything, as nobody knows better"}).get_json()["id"]
 
     assert web.get("/actions/queue").get_json() == [{"kind": PING, "id": action_id, "state": "NEW"}]
+    assert web.get(f"/actions/info/{action_id}").get_json()["action"]["args"] == "********"  # or a secret may be seen
 
 
 def test_agent_that_has_reported(web: Relayed) -> None:
@@ -90,6 +91,18 @@ def test_agent_that_has_reported(web: Relayed) -> None:
     assert refusal(web.schedule(PING, {"count": "x"})) == (400, "InvalidArgs")
     assert refusal(web.schedule("x/y", {})) == (400, "ActionNotAvailable")
     assert refusal(web.schedule(PING, {}, query="?action_id=x")) == (400, "InvalidId")
+    assert refusal(web.get("/actions/info/x")) == (404, "ActionNotFound")
+    assert refusal(web.client.delete(f"{ROOT}/actions/queue", headers=ADMIN)) == (405, "MethodNotAllowed")
+
+
+def test_what_the_operator_wants_of_headers_and_requesters(tmp_path: Path) -> None:
+    with Relayed(tmp_path, **{"actions.header_deny": "X-Company", "actions.requester_api": "true"}) as web:
+        web.report()
+
+        answer = web.schedule(PING, {}, ADMIN | {"X-Company": "a", "X-Team": "b"}, "?requester=API")
+
+        shown = web.get(f"/actions/info/{answer.get_json()['id']}").get_json()["action"]
+        assert (shown["requester"], set(shown["headers"])) == ("API", {"x-team", "traceparent"})
 
 
 def test_who_may_what(web: Relayed) -> None:
