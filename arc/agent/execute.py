@@ -5,6 +5,7 @@ Source: the remote agents specification, section 7.5.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ class Execute(Plugin):
                 file.write(task.payload)
             processes.run(task, [SHELL, path])
         finally:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # scripts that remove themselves are common
+                os.unlink(path)
 
     def tarball(self, task: Task) -> None:
         """Payload: a JSON object with `url`, `path`, and perhaps `arguments` and `environment`."""
@@ -58,7 +60,7 @@ class Execute(Plugin):
 def _words(payload: str) -> list[str]:
     try:
         parsed = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = payload
     is_array = isinstance(parsed, list) and all(isinstance(word, str) for word in parsed)
     words: list[str] = [] if parsed is None else parsed if is_array else payload.split()
@@ -70,7 +72,7 @@ def _words(payload: str) -> list[str]:
 def _tarball(payload: str) -> dict[str, Any]:
     try:
         fields = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ActionFailed(f"invalid json payload for tarball action: {error}") from None
     if not isinstance(fields, dict):
         raise ActionFailed("invalid json payload for tarball action: it must be an object")

@@ -106,6 +106,7 @@ def test_command_is_words_and_never_goes_through_a_shell(
         ("/dev/null", "fork/exec /dev/null: permission denied"),
         ('[""]', "exec: no command"),
         ("[1,2]", 'exec: "[1,2]": executable file not found in $PATH'),
+        ("[" * 9000, f'exec: "{"[" * 9000}": executable file not found in $PATH'),  # too deep to be read as JSON
         ('["echo","\\u0000"]', "fork/exec /usr/bin/echo: invalid argument (embedded null byte)"),
         *[(payload, "invalid payload. Command should by a string or array") for payload in ("", "  ", "[]", "null")],
     ],
@@ -132,6 +133,12 @@ def test_script_is_bash_whatever_its_first_line_says(make_task: Callable[..., Ta
     assert os.path.basename(path).startswith("execute")
     assert path.endswith(".sh")
     assert not os.path.exists(path)
+
+
+def test_script_may_remove_itself(make_task: Callable[..., Task], notes: Notes) -> None:
+    Execute().script(make_task('rm "$0"; echo done'))
+
+    assert notes.log == "done\n"
 
 
 def test_empty_script_is_refused(make_task: Callable[..., Task]) -> None:
