@@ -103,7 +103,7 @@ class _Reader:
         self._words = np.ndarray((len(text.body) - 7,), "<u8", text.body, 0, (1,))  # the eight bytes at each place
         self._is_odd = np.zeros(len(text.starts), bool)  # those with a quote left open
         self._at = self._separators()
-        kinds = self._chars[self._at].tobytes().replace(b"\r", b"\n")
+        kinds = self._chars.take(self._at).tobytes().replace(b"\r", b"\n")
         self._kind = np.frombuffer(kinds, np.uint8)
         newlines = np.flatnonzero(self._kind == NEWLINE)
         self._first = np.concatenate(([0], newlines[:-1] + 1))
@@ -218,9 +218,10 @@ class _Reader:
         shape = self._first_shape(lines)
         lines = lines[self._count[lines] == shape.separators]
         bounds = self._bounds(lines, shape)
-        lines, bounds = _kept(lines, bounds, _have_lengths(bounds, shape))
+        gaps = shape.gaps()
+        lines, bounds = _kept(lines, bounds, _have_lengths(bounds, gaps, shape.kinds))
         pieces = _Pieces(self._text.body, bounds)
-        fits = pieces.have_gaps(shape.gaps())
+        fits = pieces.have_gaps(gaps)
         fits &= self._have_kinds(bounds, shape)
         if not fits.all():
             lines, bounds = _kept(lines, bounds, fits)
@@ -246,7 +247,7 @@ class _Reader:
     def _bounds(self, lines: Positions, shape: _Shape) -> Array:
         """Where each line begins, where each of its values begins and ends, and where the line ends: a row for each."""
         separators, shifts = shape.bounds()
-        bounds: Array = self._at[self._first[lines] + separators[:, None]]
+        bounds: Array = self._at.take(self._first[lines] + separators[:, None])  # indexing would be slower
         bounds += shifts[:, None]
         bounds[0] = self._text.starts[lines]
         return bounds
@@ -403,12 +404,12 @@ _KINDS = {
 }
 
 
-def _have_lengths(bounds: Array, shape: _Shape) -> Mask:
-    """Which lines have gaps as long as those of the shape, and values where there must be some."""
+def _have_lengths(bounds: Array, gaps: list[bytes], kinds: list[int]) -> Mask:
+    """Which lines have gaps as long as these, and values where there must be some."""
     lengths = np.diff(bounds, axis=0)
-    gaps = np.array([len(gap) for gap in shape.gaps()])
-    shortest = np.array([kind != _TEXT for kind in shape.kinds], np.int64)
-    fits: Mask = (lengths[::2] == gaps[:, None]).all(axis=0)
+    expected = np.array([len(gap) for gap in gaps])
+    shortest = np.array([kind != _TEXT for kind in kinds], np.int64)
+    fits: Mask = (lengths[::2] == expected[:, None]).all(axis=0)
     fits &= (lengths[1::2] >= shortest[:, None]).all(axis=0)
     return fits
 
