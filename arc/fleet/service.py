@@ -261,7 +261,7 @@ class Fleet:
     def _join_logs(self, now_us: int) -> int:
         sizes = self.executions.logs.aggregate(now_us)
         for size_bytes in sizes:
-            self.counters.add_log(size_bytes)
+            self.counters.log_sizes.add(size_bytes)
         return len(sizes)
 
 

@@ -37,6 +37,7 @@ from arc.web import (
     errors,
     fleet,
     fleet_enrolment,
+    fleet_figures,
     fleet_jobs,
     fleet_transport,
     health,
@@ -145,6 +146,7 @@ def create_app(handed: Parts) -> Flask:
     app.before_request(influx.influxql_instead_of_sql)
     app.before_request(_check_access)
     app.after_request(audit.record)
+    app.after_request(fleet_figures.note_sizes)
     app.register_error_handler(Exception, errors.respond)
     hot = {path: route for surface in SURFACES for path, route in surface.hot_routes.items()}
     app.wsgi_app = Entry(app.wsgi_app, hot, gate, handed)  # type: ignore[method-assign]

@@ -10,13 +10,18 @@ import math
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from arc.fleet.counters import MESSAGE_BUCKETS_S
-from arc.web.counters import Tally
+from flask import request
+
+from arc.fleet.counters import MESSAGE_BUCKETS_S, QUANTILES
+from arc.web.counters import UNKNOWN, Tally
+from arc.web.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from arc.fleet.counters import FleetCounters
+    from flask import Response
+
+    from arc.fleet.counters import FleetCounters, Sizes
     from arc.web.parts import Parts
 
 _AGENT, _JOB = "/api/v1/agents/<agent_id>", "/api/v1/jobs/<job_id>"
@@ -40,13 +45,21 @@ HANDLERS: Final = {
     ("POST", "/api/v1/agents/init/<token>"): "Create node",
 }
 REFUSED = (401, 403)  # before a handler was reached
-QUANTILES = (0.5, 0.9, 0.99)
 
 
 class Sample(NamedTuple):
     suffix: str
     labels: dict[str, str]
     value: float
+
+
+def note_sizes(response: Response) -> Response:
+    """Count the bodies of a request that reached a handler, and of its answer; a stream counts as nothing."""
+    handler = HANDLERS.get(request.environ.get("arc.route", UNKNOWN))
+    if handler is not None and response.status_code not in REFUSED:
+        counters = parts().fleet.counters
+        counters.add_bodies(handler, request.content_length or 0, response.calculate_content_length() or 0)
+    return response
 
 
 def fleet_text(parts: Parts) -> bytes:
@@ -61,9 +74,7 @@ def _jobs(counters: FleetCounters) -> Iterator[str]:
     yield _plain(
         "arc_job_expired", "Commands that failed because no agent fetched or ended them in time", counters.expired
     )
-    sizes = [Sample("", {"quantile": str(q)}, value) for q, value in counters.log_quantiles().items()]
-    sizes += [Sample("_sum", {}, counters.log_bytes), Sample("_count", {}, counters.log_count)]
-    yield _family("arc_job_log_size_bytes", "summary", "Size of a whole log", sizes)
+    yield _family("arc_job_log_size_bytes", "summary", "Size of a whole log", _sizes(counters.log_sizes, {}))
     times = [sample for kind in counters.messages for sample in _message(counters, kind)]
     yield _family(
         "arc_api_mqtt_message_duration_seconds", "histogram", "Time a message of an agent took, by any transport", times
@@ -90,6 +101,22 @@ def _requests(parts: Parts) -> Iterator[str]:
     yield _family("http_requests_total", "counter", "Requests that reached a handler of the fleet", counts)
     samples = [sample for handler, tally in sorted(times.items()) for sample in _times(handler, tally)]
     yield _family("http_request_duration_microseconds", "summary", "Time until the answer began", samples)
+    counters = parts.fleet.counters
+    for name, about, found in (
+        ("http_request_size_bytes", "Size of the body of a request", counters.request_sizes),
+        ("http_response_size_bytes", "Size of the body of an answer", counters.response_sizes),
+    ):
+        bodies = [
+            sample for handler, sizes in sorted(found.copy().items()) for sample in _sizes(sizes, {"handler": handler})
+        ]
+        yield _family(name, "summary", about, bodies)
+
+
+def _sizes(sizes: Sizes, labels: dict[str, str]) -> Iterator[Sample]:
+    for q, value in sizes.quantiles().items():
+        yield Sample("", {**labels, "quantile": str(q)}, value)
+    yield Sample("_sum", labels, sizes.sum_bytes)
+    yield Sample("_count", labels, sizes.count)
 
 
 def _times(handler: str, tally: Tally) -> Iterator[Sample]:
