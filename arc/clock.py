@@ -25,7 +25,7 @@ def rfc3339(us: int | None) -> str | None:
     if us is None:
         return None
     moment = _EPOCH + timedelta(microseconds=us)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    text = moment.isoformat()[:19]  # strftime writes the year 999 with three digits
     fraction = f"{moment.microsecond:06d}".rstrip("0")
     return f"{text}.{fraction}Z" if fraction else f"{text}Z"
 

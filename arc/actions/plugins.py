@@ -42,11 +42,11 @@ def kinds(found: Mapping[str, Allowed | External]) -> list[Kind]:
 
 
 def _read(path: Path) -> Allowed | External:
-    if path.stat().st_mode & stat.S_IWOTH:
-        raise ConfigError(f"{path}: everybody may write to it, so everybody could have the node run anything")
     import tomllib  # half a megabyte, which a node without plug-ins need not carry
 
     try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise ValueError("everybody may write to it, so everybody could have the node run anything")
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None

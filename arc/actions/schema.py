@@ -29,12 +29,26 @@ _TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "object": ("an object", lambda value: isinstance(value, dict)),
 }
 
-_KEYWORDS = frozenset(
-    (
-        *("type", "enum", "const", "minimum", "maximum", "minLength", "maxLength", "pattern", "items", "minItems"),
-        *("maxItems", "properties", "required", "additionalProperties", "default", "description", "x-secret"),
-    )
-)
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_KEYWORDS: dict[str, Schema] = {  # what may stand behind each
+    "type": {"type": ["string", "array"]},
+    "enum": {"type": "array"},
+    "const": {},
+    "minimum": {"type": "number"},
+    "maximum": {"type": "number"},
+    "minLength": _COUNT,
+    "maxLength": _COUNT,
+    "pattern": {"type": "string"},
+    "items": {"type": "object"},
+    "minItems": _COUNT,
+    "maxItems": _COUNT,
+    "properties": {"type": "object"},
+    "required": {"type": "array"},
+    "additionalProperties": {"type": ["boolean", "object"]},
+    "default": {},
+    "description": {"type": "string"},
+    "x-secret": {"type": "boolean"},
+}
 
 
 def options(*required: str, **properties: Schema) -> dict[str, Any]:
@@ -44,11 +58,17 @@ def options(*required: str, **properties: Schema) -> dict[str, Any]:
 
 
 def check_schema(schema: Any) -> None:
-    """Raises ValueError for what check() would not understand; for schemas that others write."""
+    """Raises ValueError or TypeError for what check() would not understand; for schemas that others write."""
     if not isinstance(schema, dict):
         raise ValueError("a schema must be a table")
-    if unknown := set(schema) - _KEYWORDS:
+    if unknown := set(schema) - set(_KEYWORDS):
         raise ValueError(f"a schema may have {', '.join(sorted(_KEYWORDS))}, not {', '.join(sorted(unknown))}")
+    for name, value in schema.items():
+        if not _fits(_KEYWORDS[name], value):
+            raise ValueError(f"{name} in a schema must be {expectation(_KEYWORDS[name])}")
+    if not all(isinstance(name, str) for name in schema.get("required", ())):
+        raise ValueError("required in a schema must be names")
+    json.dumps(schema, allow_nan=False)  # TOML has dates, and numbers that are none
     if unknown := set(_types(schema)) - set(_TYPES):
         raise ValueError(f"unknown type {', '.join(sorted(unknown))}")
     re.compile(schema.get("pattern", ""))

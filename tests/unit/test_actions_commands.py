@@ -360,6 +360,18 @@ def test_no_directory_no_kinds(boot: Callable[..., ActionEngine]) -> None:
         ("x.toml", '[exec]\nargv = ["df"]\ntimeout_max_s = 0\n', "timeout_max_s"),
         ("x.toml", '[external]\naction = ["a"]\n', "check"),
         ("x.toml", '[external]\naction = ["a"]\ncheck = ["a"]\n[external.args]\noneOf = []\n', "not oneOf"),
+        *(
+            ("x.toml", f'[external]\naction = ["a"]\ncheck = ["a"]\n[external.args]\n{wrong}\n', wrong.split()[0])
+            for wrong in (
+                'minimum = "a"',
+                "enum = 5",
+                "properties = 5",
+                'required = "abc"',
+                "required = [1]",
+                "type = {}",
+            )
+        ),
+        ("x.toml", '[external]\naction = ["a"]\ncheck = ["a"]\n[external.args]\ndefault = 2020-01-01\n', "JSON"),
         ("a b.toml", '[exec]\nargv = ["df"]\n', "no name"),
     ],
 )
@@ -374,6 +386,13 @@ def test_file_that_everybody_may_change_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x.toml", '[exec]\nargv = ["df"]\n').chmod(0o666)
 
     with pytest.raises(ConfigError, match="everybody"):
+        plugins.read(str(tmp_path))
+
+
+def test_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").symlink_to("/nowhere")
+
+    with pytest.raises(ConfigError, match=r"x\.toml"):
         plugins.read(str(tmp_path))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from arc.actions import testkinds
+from arc.actions import rules, testkinds
 from arc.actions.engine import ActionEngine
 from arc.actions.errors import (
     ActionAlreadyExists,
@@ -623,12 +623,13 @@ def test_unknown_action(rig: Rig, action_id: str) -> None:
         rig.engine().get(action_id)
 
 
-def test_time_of_creation_may_be_any(rig: Rig) -> None:
+@pytest.mark.parametrize("text", ["2020-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_time_of_creation_may_be_any(rig: Rig, text: str) -> None:
     engine = rig.engine()
 
-    action = engine.schedule(PING, None, created_us=1_577_836_800_000_000)
+    action = engine.schedule(PING, None, created_us=rules.created_us(text))
 
-    assert engine.info(action.id)["action"]["created_ts"] == "2020-01-01T00:00:00Z"
+    assert engine.info(action.id)["action"]["created_ts"] == text
     assert action.scheduled_at == rig.time.now_us
 
 
