@@ -217,6 +217,13 @@ def on_http_error(exc: HTTPException) -> Response:
     return answer
 
 
+@surface.errorhandler(Exception)
+def on_defect(exc: Exception) -> Response:
+    if isinstance(exc, HTTPException):
+        return on_http_error(exc)
+    return errors.respond(exc, **_keys("InternalError", "Internal server error"), details={})
+
+
 @surface.after_request
 def not_to_be_kept(response: Response) -> Response:
     response.headers["Cache-Control"] = "no-store"

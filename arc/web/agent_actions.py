@@ -31,6 +31,7 @@ surface = Surface(
     "agent_actions", "Agent actions", "What the engine of a machine's agent says and does. docs/actions.md says more."
 )
 surface.register_error_handler(families.ArcError, actions.on_error)
+surface.register_error_handler(Exception, actions.on_defect)
 surface.before_request(refuse_nul)
 surface.after_request(actions.not_to_be_kept)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import uuid
 from dataclasses import replace
@@ -170,6 +171,18 @@ def test_refusals_have_the_keys_that_clients_read(web: NodeApp) -> None:
     check_error(web.get("/actions/info/abc"), 404, "ActionNotFound")
     check_error(web.get("/actions/finished?limit=0"), 400, "InvalidRequest")
     assert web.get("/actions/queue").get_json() == []
+
+
+def test_store_that_cannot_be_read(web: NodeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(web.engine.store, "queue", fail)
+    monkeypatch.setattr(web.app.extensions["arc"].node.shards, "as_dict", fail)
+
+    check_error(web.get("/actions/queue"), 500, "InternalError")
+    check_error(web.get("/shards"), 500, "InternalError")
+    assert web.get("/info/agent").status_code == 200
 
 
 def test_known_id_and_full_queue(web: NodeApp) -> None:
