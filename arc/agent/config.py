@@ -106,6 +106,8 @@ class Settings:
         self.identity = self.identity or socket.gethostname()
         for name in ("identity", "log_level", "server"):
             _check(name, getattr(self, name))
+        if self.listen and not self.actions:
+            raise ConfigError("listen is for the actions of this machine, which actions = false switches off")
 
     def __repr__(self) -> str:
         shown = {name: "***" if name in SECRETS and value else value for name, value in vars(self).items()}

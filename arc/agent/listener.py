@@ -86,8 +86,8 @@ class Listener:
         routes = Routes(node, engine)
         try:
             self._server = _Server((host.strip("[]") or "127.0.0.1", int(port)), token, routes)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"cannot listen on {address}: {getattr(error, 'strerror', error)}") from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
 
     @property

@@ -94,6 +94,13 @@ def test_what_is_wrong_is_fatal_and_says_so(file: Path, text: str, message: str)
     assert str(file) in str(caught.value)
 
 
+def test_nothing_to_listen_for_is_fatal(file: Path) -> None:
+    file.write_text("listen: 127.0.0.1:8001\nactions: no\n")
+
+    with pytest.raises(ConfigError, match="listen is for"):
+        load(file)
+
+
 def test_flag_that_is_wrong_is_not_blamed_on_the_file(file: Path) -> None:
     file.write_text("spool-size: 5\n")
 

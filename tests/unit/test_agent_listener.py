@@ -166,7 +166,8 @@ def test_wait_ends_with_a_stop(served: Served) -> None:
     assert time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize(("address", "token"), [("127.0.0.1:0", "short"), ("here", TOKEN), ("127.0.0.1:x", TOKEN)])
+@pytest.mark.parametrize(("address", "token"), [("127.0.0.1:0", "short"), ("here", TOKEN), ("127.0.0.1:x", TOKEN),
+                                                 ("127.0.0.1:65536", TOKEN)])  # fmt: skip
 def test_what_cannot_be_listened_on_stops_the_start(address: str, token: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         Listener(address, token, None, None)  # type: ignore[arg-type]
