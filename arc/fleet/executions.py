@@ -161,6 +161,9 @@ class ExecutionStore:
             return Outcome(is_new=False)
         if row.agent_id != agent_id:
             raise Invalid(f"job {reply.request_id!r} is another agent's")
+        # No part of it would be seen any more, and nobody knows whether it was here before. A late success counts.
+        if row.status >= max(reply.status, Status.FAILED) and self.logs.is_joined(tx, reply.request_id):
+            return Outcome(is_new=False)
         is_new = self.logs.append(
             tx, reply.request_id, reply.number, reply.payload, is_final=reply.is_final, now_us=now_us
         )

@@ -38,6 +38,7 @@ _PARTS = (
     .order_by(execution_parts.c.number)
 )
 _JOINED = select(execution_logs).where(execution_logs.c.request_id == bindparam("request"))
+_IS_JOINED = _JOINED.with_only_columns(execution_logs.c.request_id)
 
 
 class LogNotFound(NotFound):
@@ -68,6 +69,10 @@ class ExecutionLogs:
         row = {"request_id": request_id, "number": number, "content": content, "is_final": is_final}
         tx.execute(_APPEND, row | {"created_at": now_us})
         return True
+
+    def is_joined(self, tx: sa.Connection, request_id: str) -> bool:
+        """Whether the numbers of its parts are forgotten."""
+        return tx.execute(_IS_JOINED, {"request": request_id}).first() is not None
 
     def read(self, request_id: str, after: int = -1) -> str:
         """What was written so far, in parts with higher numbers. Raises LogNotFound when there is no part at all."""

@@ -74,6 +74,20 @@ def test_repeated_number_has_no_effect(rig: FleetRig) -> None:
     assert rig.fleet.executions.get(request_id).updated_at == NOW + 1
 
 
+def test_repeated_reply_has_no_effect_after_the_log_was_joined_and_a_late_success_has(rig: FleetRig) -> None:
+    request_id = rig.run().request_id
+    rig.reply(request_id, "executing", payload="a")
+    rig.reply(request_id, "failed", number=2, payload="b")
+    rig.fleet.executions.logs.aggregate(NOW + 300 * SECOND)
+
+    for state, number in (("executing", 1), ("failed", 2)):
+        assert not rig.reply(request_id, state, number=number, now_us=NOW + DAY).is_new
+    assert rig.fleet.executions.get(request_id).updated_at == NOW
+    assert rig.reply(request_id, "complete", number=3).ended
+    assert not rig.reply(request_id, "complete", number=3).is_new
+    assert (rig.status(request_id), log_of(rig, request_id)) == ("complete", "ab")
+
+
 def test_empty_heartbeat_counts_once_and_is_no_part(rig: FleetRig) -> None:
     request_id = rig.run().request_id
 
