@@ -175,10 +175,9 @@ def _reported(agent_id: str, name: str, more: dict[str, str] | None = None) -> R
         fleet().ask_for_report(agent_id)  # it may have, before it was deleted or the server restored
         raise NodeUnreachable(agent_id)
     said, observed_at = report
-    # What it said holds as long as it is online: it says so when something changes.
-    seen_at = agent.last_seen_at if agent.is_online else observed_at
     answer = jsonify(said[name] | more if more else said[name])
-    answer.headers["Age"] = str(max(0, clock.now_us() - seen_at) // clock.US_PER_S)
+    # What it said held when it was heard of last: it says so when something changes.
+    answer.headers["Age"] = str(max(0, clock.now_us() - agent.last_seen_at) // clock.US_PER_S)
     answer.headers["X-Arc-Observed-At"] = str(clock.rfc3339(observed_at))
     if not agent.is_online:
         answer.headers["X-Arc-Stale"] = "true"

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
 from arc.actions import execkind, testkinds
 from arc.actions.execkind import Allowed
+from arc.db.fleet_tables import agent_nodes
 from arc.fleet.intake import Speaker
 from arc.web import actions as web_actions
 from tests.unit.web import ADMIN, WebApp
@@ -93,6 +95,18 @@ def test_agent_that_has_reported(web: Relayed) -> None:
     assert refusal(web.schedule(PING, {}, query="?action_id=x")) == (400, "InvalidId")
     assert refusal(web.get("/actions/info/x")) == (404, "ActionNotFound")
     assert refusal(web.client.delete(f"{ROOT}/actions/queue", headers=ADMIN)) == (405, "MethodNotAllowed")
+
+
+def test_age_of_a_report_is_since_the_agent_was_heard_of(web: Relayed) -> None:
+    web.report()
+    with web.db.transaction() as tx:
+        tx.execute(update(agent_nodes).values(observed_at=0))
+
+    web.parts.fleet.leave("edge-1", Speaker(None))
+
+    headers = web.get("/shards").headers
+    assert int(headers["Age"]) < 60
+    assert (headers["X-Arc-Stale"], headers["X-Arc-Observed-At"]) == ("true", "1970-01-01T00:00:00Z")
 
 
 def test_what_the_operator_wants_of_headers_and_requesters(tmp_path: Path) -> None:
