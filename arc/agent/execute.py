@@ -34,7 +34,7 @@ class Execute(Plugin):
             raise ActionFailed("empty payload")
         import tempfile  # here, because it loads shutil and the modules of all compressions
 
-        descriptor, path = tempfile.mkstemp(".sh", "execute")
+        descriptor, path = tempfile.mkstemp(".sh", processes.files_of(task.request_id))
         try:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 file.write(task.payload)
@@ -51,7 +51,8 @@ class Execute(Plugin):
 
         wanted = _tarball(task.payload)
         task.heartbeat()
-        with tempfile.TemporaryDirectory(prefix="execute", ignore_cleanup_errors=True) as directory:
+        files = processes.files_of(task.request_id)
+        with tempfile.TemporaryDirectory(prefix=files, ignore_cleanup_errors=True) as directory:
             archives.fetch(wanted["url"], directory, task)
             program = archives.inside(directory, wanted["path"])
             processes.run(task, [program, *wanted["arguments"]], directory, wanted["environment"])

@@ -63,6 +63,7 @@ class Executions(Owner):
         """End what the agent was doing when it was killed."""
         for left in self._journal.unfinished():
             groups = processes.kill_strays(left.request_id, left.pid, left.process_start)
+            processes.remove_files(left.request_id)
             log.warning("job %s was cut off; stopped %d process groups of it", left.request_id, groups)
             fields = self._fields(left.plugin, left.action, FAILED, "agent was restarted")
             self._journal.reply(left.request_id, fields | {"ended_at": clock.now_us()}, is_final=True)

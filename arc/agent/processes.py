@@ -115,6 +115,24 @@ def kill_strays(request_id: str, pid: int | None, process_start: str | None) -> 
     return len(groups)
 
 
+def files_of(request_id: str) -> str:
+    """What the names of an execution's temporary files and directories begin with."""
+    return f"execute-{request_id}-"
+
+
+def remove_files(request_id: str) -> None:
+    """Remove what an agent that was killed left of them."""
+    import shutil  # here, because most starts of an agent need neither
+    import tempfile
+
+    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for path in [entry.path for entry in entries if entry.name.startswith(files_of(request_id))]:
+            try:
+                os.unlink(path)
+            except OSError:
+                shutil.rmtree(path, ignore_errors=True)
+
+
 class _Supervision:
     """Of one program that runs."""
 

@@ -18,7 +18,7 @@ from arc.agent.executions import Executions
 from arc.agent.journal import Journal
 from arc.agent.link import Link
 from arc.agent.plugins import Plugin, Task
-from arc.agent.processes import MARK, start_of
+from arc.agent.processes import MARK, files_of, start_of
 from arc.agent.spool import Spool, SpoolFailed
 from tests.unit.fakeserver import FakeServer, request
 
@@ -356,7 +356,14 @@ def test_idle_agent_closes_and_begins_nothing_more(rig: Rig) -> None:
     rig.server.wait_for(rig.executions.close_when_idle)
 
 
-def test_start_ends_what_a_killed_agent_left(tmp_path: Path, server: FakeServer) -> None:
+def test_start_ends_what_a_killed_agent_left(
+    tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    (temporary / f"{files_of('cut-off')}1" / "bin").mkdir(parents=True)
+    (temporary / f"{files_of('cut-off')}2.sh").touch()
+    (temporary / f"{files_of('another')}3.sh").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     rig = Rig(tmp_path, server)
     rig.journal.accept("cut-off", "execute", "script")
     environment = os.environ | {MARK: "cut-off"}
@@ -370,6 +377,7 @@ def test_start_ends_what_a_killed_agent_left(tmp_path: Path, server: FakeServer)
     final = rig.final("cut-off")
     assert (final["state"], final["payload"], final["number"]) == ("failed", "agent was restarted", 1)
     assert stray.wait(5) == nameless.wait(5) == -signal.SIGKILL
+    assert os.listdir(temporary) == [f"{files_of('another')}3.sh"]
     rig.stop()
 
 
