@@ -48,12 +48,17 @@ def main(argv: Sequence[str]) -> int:
         return config.load(flags, os.environ)
 
     try:
-        return run(read(), **args) if command else serve(read)
+        exit_status = run(read(), **args) if command else serve(read)
+        sys.stdout.flush()
+        return exit_status
     except (ArcError, SpoolFailed) as error:
         print(f"arc agent: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `facts | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 1
 
 
 def serve(read: Callable[[], Settings]) -> int:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from arc.agent import plugins
+from arc.agent.errors import ActionFailed
 from arc.agent.executions import carry_out
 from arc.agent.http import Connection, Url
 from arc.agent.spool import new_id
@@ -26,7 +27,10 @@ LOOK_S = (0.1, 1.0)  # between two looks at the log: at first, at most
 
 class _Terminal(Owner):
     def report(self, task: Task, state: str, text: str) -> None:
-        _print(text)
+        try:
+            _print(text)
+        except BrokenPipeError:
+            raise ActionFailed("nobody reads the output") from None
 
 
 def here(settings: Settings, plugin: str, action: str, payload: str, timeout_s: int) -> int:

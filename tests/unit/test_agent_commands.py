@@ -128,6 +128,20 @@ def test_run_reads_its_input(arc: Callable[..., tuple[int, str, str]], monkeypat
     assert arc("run", "execute", "script", "--stdin")[:2] == (0, "from stdin\n")
 
 
+@pytest.mark.parametrize("words", [["facts"], ["run", "execute", "command", "--payload", "yes"]])
+def test_reader_that_has_read_enough_ends_a_command(
+    arc: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        status, _, errors = arc(*words)
+
+    assert (status, errors) == (1, "")
+
+
 def test_status_tells_running_stopped_and_unknown(arc: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     assert arc("status")[0] == 3
 
