@@ -47,6 +47,7 @@ _C = agent_actions.c
 _ONE = select(agent_actions).where(_C.agent_id == bindparam("agent"), _C.action_id == bindparam("action"))
 _UNTOLD = (_C.request.is_not(None)) | (_C.cancel_reason.is_not(None))
 _WAITING = select(agent_actions).where(_C.agent_id == bindparam("agent"), _UNTOLD).order_by(_C.number)
+_WAITING_COUNT = select(func.count()).select_from(agent_actions).where(_C.agent_id == bindparam("agent"), _UNTOLD)
 _QUEUE = (
     select(_C.kind, _C.action_id, _C.state)
     .where(_C.agent_id == bindparam("agent"), _C.finished_at.is_(None))
@@ -170,7 +171,7 @@ class Relay:
         with self._db.transaction() as tx:
             if row := tx.execute(_ONE, {"agent": agent_id, "action": request["id"]}).first():
                 raise ActionAlreadyExists(row.action_id, row.kind, shown(row.state))
-            if len(tx.execute(_WAITING, {"agent": agent_id}).all()) >= MAX_WAITING:
+            if (tx.scalar(_WAITING_COUNT, {"agent": agent_id}) or 0) >= MAX_WAITING:
                 raise QueueFull(agent_id)
             tx.execute(insert(agent_actions), values)
         self._tell(agent_id)

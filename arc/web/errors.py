@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from arc import clock, errors
 from arc.actions.errors import QueueFull
+from arc.fleet import relay
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -35,6 +36,7 @@ STATUS: dict[type[errors.ArcError], int] = {
     errors.TooLarge: 413,
     errors.Unsupported: 501,
     QueueFull: 429,
+    relay.QueueFull: 429,
     errors.Unavailable: 503,
 }
 # The words InfluxDB's own clients know.

@@ -97,6 +97,17 @@ def test_agent_that_has_reported(web: Relayed) -> None:
     assert refusal(web.client.delete(f"{ROOT}/actions/queue", headers=ADMIN)) == (405, "MethodNotAllowed")
 
 
+def test_too_many_that_wait_for_the_agent(web: Relayed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arc.fleet.relay.MAX_WAITING", 1)
+    web.report()
+    web.schedule(PING, {})
+
+    refused = web.schedule(PING, {})
+
+    assert refusal(refused) == (429, "QueueFull")
+    assert refused.headers["Retry-After"] == "5"
+
+
 def test_age_of_a_report_is_since_the_agent_was_heard_of(web: Relayed) -> None:
     web.report()
     with web.db.transaction() as tx:
