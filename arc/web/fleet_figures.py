@@ -58,7 +58,7 @@ def note_sizes(response: Response) -> Response:
     handler = HANDLERS.get(request.environ.get("arc.route", UNKNOWN))
     if handler is not None and response.status_code not in REFUSED:
         counters = parts().fleet.counters
-        counters.add_bodies(handler, request.content_length or 0, response.calculate_content_length() or 0)
+        counters.add_bodies(handler, request.content_length or 0, response.content_length or 0)
     return response
 
 
