@@ -107,6 +107,7 @@ def test_agent_restarts_itself(edge: Edge, client: Connection) -> None:
 def test_agent_in_the_background_restarts_as_another_process(edge: Edge, client: Connection) -> None:
     started = edge.command("start")
     old_pid = edge.pid
+    old = psutil.Process(old_pid)  # knows it from a later process of the same id
     try:
         wait_until(lambda: reported(client), "the report of the agent")
 
@@ -123,7 +124,7 @@ def test_agent_in_the_background_restarts_as_another_process(edge: Edge, client:
     finally:
         stopped = edge.command("stop")
     assert (stopped.stdout, edge.command("status").returncode) == ("the agent has stopped\n", 3)
-    assert not psutil.pid_exists(old_pid)
+    wait_until(lambda: not old.is_running(), "the end of the old process, which init learns of in its own time")
 
 
 def test_agent_reads_its_configuration_again(edge: Edge, client: Connection) -> None:
