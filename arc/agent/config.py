@@ -149,7 +149,9 @@ def _file(path: str, *, is_named: bool) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"invalid config file: {path}: {error}") from None
+    except OSError as error:
         if is_named:
             raise ConfigError(f"invalid config file: {error}") from None
         return {}

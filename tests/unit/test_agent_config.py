@@ -124,6 +124,13 @@ def test_default_file_may_be_absent_and_is_read_when_there(tmp_path: Path) -> No
     assert config.load(flags, {}).project == "plant-a"
 
 
+def test_file_that_is_no_text_is_fatal_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "arc.cfg").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigError, match=r"arc\.cfg"):
+        config.load({"install_dir": str(tmp_path)}, {})
+
+
 def test_state_lies_beside_the_named_file(file: Path) -> None:
     file.write_text("")
 
