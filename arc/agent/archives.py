@@ -25,8 +25,9 @@ def fetch(url: str, directory: str, task: Task) -> None:
     path = os.path.join(directory, ".download")
     timeout_s = max(1.0, min(SILENCE_S, task.deadline - time.monotonic()))
     try:
-        status, reason = download(url, path, timeout_s, {"User-Agent": f"arc/{__version__}"})
+        status, reason = download(url, path, timeout_s, task.check, {"User-Agent": f"arc/{__version__}"})
     except (OSError, ValueError) as error:
+        task.check()
         raise ActionFailed(f"failed to retrieve {url}: {error}") from None
     if status >= 300:
         raise ActionFailed(f"failed to retrieve {url}: {status} {reason}")

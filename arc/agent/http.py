@@ -13,7 +13,7 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from io import BufferedReader
 
 CONNECT_S = 10.0  # seconds
@@ -233,21 +233,24 @@ class Connection:
 
     def _exactly(self, size: int) -> Iterator[bytes]:
         while size > 0:
-            block = self._open_reader.read(min(size, BLOCK_BYTES))
+            block = self._open_reader.read1(min(size, BLOCK_BYTES))  # what is there: a slow server may take hours
             if not block:
                 raise BadAnswer("the answer was cut off")
             size -= len(block)
             yield block
 
     def _until_the_end(self) -> Iterator[bytes]:
-        while block := self._open_reader.read(BLOCK_BYTES):
+        while block := self._open_reader.read1(BLOCK_BYTES):
             yield block
         self.close()
 
 
-def download(url: str, path: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+def download(
+    url: str, path: str, timeout_s: float, check: Callable[[], object], headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Save what is at an address, redirects followed. Status and reason; above 299 nothing is saved.
 
+    check: asked whenever something has come; what it raises ends the download. timeout_s: without a byte.
     Raises OSError, ValueError for what is no address.
     """
     for _ in range(MAX_REDIRECTS):
@@ -259,7 +262,9 @@ def download(url: str, path: str, timeout_s: float, headers: Mapping[str, str] |
                 continue
             if status < 300:
                 with open(path, "wb") as out:
-                    out.writelines(blocks)
+                    for block in blocks:
+                        check()
+                        out.write(block)
             return status, reason
         finally:
             connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import socket
 import ssl
 import tarfile
@@ -196,7 +197,7 @@ def test_download_follows_redirects(serve: Callable[..., Scripted], tmp_path: Pa
     moved = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"
     server = serve([moved % b"/other"], [moved % b"third?x=1"], [OK])
 
-    assert download(f"{server.url}/a/b", str(tmp_path / "x"), 5) == (200, "OK")
+    assert download(f"{server.url}/a/b", str(tmp_path / "x"), 5, lambda: None) == (200, "OK")
 
     assert (tmp_path / "x").read_bytes() == b"ok"
     assert [request.split()[1] for request in server.requests] == [b"/a/b", b"/other", b"/third?x=1"]
@@ -290,6 +291,24 @@ def payload(server: Scripted, path: str = "bin/hello") -> str:
     return json.dumps(wanted)
 
 
+@pytest.fixture
+def trickle() -> Iterator[str]:
+    """Address of what sends a byte now and then, until its client goes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not select.select([connection], [], [], 0.01)[0] or connection.recv(4096):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/x"
+        thread.join(5)
+
+
 def run_tarball(text: str, notes: Notes) -> None:
     with closing(Task("one", text, 20.0, notes)) as task:
         Execute().tarball(task)
@@ -344,6 +363,15 @@ def test_tarball_needs_a_json_object(text: str) -> None:
 def test_unreachable_archive_fails() -> None:
     with pytest.raises(ActionFailed, match=r"failed to retrieve http://127.0.0.1:1/x: .*refused"):
         run_tarball('{"url": "http://127.0.0.1:1/x", "path": "y"}', Notes())
+
+
+@pytest.mark.parametrize(("timeout_s", "text"), [(0.1, "context deadline exceeded"), (20.0, "context canceled")])
+def test_download_without_an_end_ends_with_its_execution(trickle: str, timeout_s: float, text: str) -> None:
+    with closing(Task("one", json.dumps({"url": trickle, "path": "x"}), timeout_s, Notes())) as task:
+        if timeout_s > 1:
+            task.stop("cancelled")
+        with pytest.raises(ActionFailed, match=text):
+            Execute().tarball(task)
 
 
 def test_plain_file_keeps_its_well_known_name(tmp_path: Path) -> None:
