@@ -243,7 +243,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _find_answer(self) -> Answer:
         body = self._read_body()  # in any case, or what is left of it would be taken for the next request
         self._check_token()
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError as error:
+            raise Invalid(f"this is no address: {error}") from None
         handler, rest = self.server.routes.find(self.command, unquote(url.path))
         given = parse_qs(url.query, keep_blank_values=True)
         query = {name: values[0] for name, values in given.items()}

@@ -148,6 +148,13 @@ def test_refusals(served: Served) -> None:
     assert refusal(served.ask("POST", f"/actions/schedule/{PING}", "1" * 262_145)) == (413, "TooLarge")
 
 
+def test_address_that_is_none(served: Served) -> None:
+    served.http.request("GET", "http://[x/", headers={"Authorization": f"Bearer {TOKEN}"})
+    answer = served.http.getresponse()
+
+    assert (answer.status, json.loads(answer.read())["kind"]) == (400, "InvalidRequest")
+
+
 def test_cancel(served: Served) -> None:
     action_id = served.schedule()
 
