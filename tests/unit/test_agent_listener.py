@@ -149,7 +149,9 @@ def test_refusals(served: Served) -> None:
 
 
 def test_address_that_is_none(served: Served) -> None:
-    served.http.request("GET", "http://[x/", headers={"Authorization": f"Bearer {TOKEN}"})
+    served.http.putrequest("GET", "http://[x/", skip_host=True)
+    served.http.putheader("Authorization", f"Bearer {TOKEN}")
+    served.http.endheaders()
     answer = served.http.getresponse()
 
     assert (answer.status, json.loads(answer.read())["kind"]) == (400, "InvalidRequest")
