@@ -27,8 +27,9 @@ from arc.agent.spool import Spool, SpoolFailed
 from arc.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
+    from typing import Any
 
     from arc.agent.config import Settings
     from arc.agent.node import AgentNode
@@ -63,6 +64,7 @@ class Agent:
         handlers = {
             "request": self._executions.accept,
             "cancel": lambda message: self._executions.cancel(str(message.get("request_id"))),
+            "action": self._refuse_action,
         }
         self._node: AgentNode | None = None
         if settings.actions:
@@ -101,6 +103,13 @@ class Agent:
             self._stop()
         finally:
             self._spool.close()
+
+    def _refuse_action(self, message: Mapping[str, Any]) -> None:
+        """While actions are switched off; or what is scheduled for this machine would wait for ever."""
+        op, action_id = str(message.get("op")), str(message.get("id"))
+        error = {"kind": "ActionsDisabled", "message": "actions are switched off on this machine"}
+        if op != "report":
+            self._spool.append("actions", {"answers": [{"op": op, "id": action_id, "error": error}]})
 
     def restart(self) -> None:
         """Have the agent stop in good order and begin anew; returns at once."""

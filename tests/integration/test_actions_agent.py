@@ -151,6 +151,18 @@ def test_agent_reads_its_configuration_again(edge: Edge, client: Connection) -> 
     assert "arc.edge/exec" not in kinds()
 
 
+def test_agent_without_actions_refuses_them(edge: Edge, client: Connection) -> None:
+    with (edge.directory / "arc.cfg").open("a") as conf:
+        conf.write("actions: no\n")
+    edge.start()
+    wait_until(lambda: client.request("GET", f"{ROOT}/actions").status == 200, "the registration of the agent")
+
+    found = node.ended(client, node.schedule(client, node.PING, None, ROOT), ROOT)
+
+    assert found["action"]["state_payload"]["variant"] == "ActionsDisabled"
+    assert node.get(client, "/actions", ROOT) == {"actions": False}
+
+
 SYSTEMCTL = """#!/bin/sh
 case "$*" in
     *show*) printf 'MainPID=%s\nSubState=running\n' "$(cat {state}/agent.lock)" ;;
