@@ -14,11 +14,12 @@ from typing import Any
 
 import orjson
 
-from arc.errors import Invalid
+from arc.errors import Invalid, TooLarge
 from arc.fleet.records import Status
 from arc.fleet.values import refuse_nul
 
 MAX_TIMEOUT_S = 86_400
+MAX_PAYLOAD = 4 << 20  # characters of a command, and of all that one answer hands out: an agent reads at most 32 MB
 MAX_DEPTH = 50  # of objects and lists within each other; deeper ones could not be written again
 MAX_IDENTITY, MAX_SCOPE = 255, 100  # characters of an identity; of a project or organization
 _INT64 = 2**63
@@ -91,7 +92,7 @@ class Command:
 
     @classmethod
     def parse(cls, fields: Fields) -> Command:
-        """Raises Invalid, BadAttribute for the first of `to`, `timeout`, `agent`, `action` that does not do."""
+        """Raises TooLarge, Invalid, BadAttribute for the first of `to`, `timeout`, `agent`, `action` that is wrong."""
         fields.integer("version"), fields.text("sender"), fields.text("request_id")  # of the right type, not used
         agent_id, timeout_s, payload = fields.text("to"), fields.integer("timeout"), fields.text("payload")
         plugin, action = fields.text("agent"), fields.text("action")
@@ -102,6 +103,8 @@ class Command:
         for name, value in (("agent", plugin), ("action", action)):
             if not value:
                 raise BadAttribute(name)
+        if len(payload) > MAX_PAYLOAD:
+            raise TooLarge(f"payload has more than {MAX_PAYLOAD} characters; execute/tarball fetches what is larger")
         return cls(agent_id, timeout_s, plugin, action, payload)
 
 

@@ -18,6 +18,7 @@ from arc.fleet.enrolment import Enrolment
 from arc.fleet.executions import ExecutionStore
 from arc.fleet.hub import Hub
 from arc.fleet.intake import Intake
+from arc.fleet.messages import MAX_PAYLOAD
 from arc.fleet.news import News
 from arc.fleet.places import Places
 from arc.fleet.presence import Presence
@@ -219,12 +220,16 @@ class Fleet:
         return len(gone)
 
     def _messages_for(self, agent_id: str) -> list[Message]:
-        """What is to be done and was not handed out just now."""
-        now_us, found = clock.now_us(), []
+        """What is to be done and was not handed out just now, as much as the agent reads; the rest is next."""
+        now_us, size = clock.now_us(), 0
+        found: list[Message] = []
         for execution in self.executions.pending(agent_id):
             is_cancelled = execution.cancel_requested_at is not None
             if not is_cancelled and execution.deliver_until <= now_us:
                 continue  # the sweeper is about to fail it
+            size += 0 if is_cancelled else len(execution.payload)
+            if found and size > MAX_PAYLOAD:
+                break
             if self._handed.may_hand(execution.request_id, cancel=is_cancelled):
                 found.append(_cancel(execution) if is_cancelled else _request(execution))
         return found + self.relay.messages(agent_id, self._handed.may_hand, now_us)

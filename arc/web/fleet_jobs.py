@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arc import clock
 from arc.errors import Invalid
 from arc.fleet.executions import Filters
-from arc.fleet.messages import BadAttribute, Command, Fields
+from arc.fleet.messages import MAX_PAYLOAD, BadAttribute, Command, Fields
 from arc.fleet.records import Status
 from arc.web import audit, pages, samples
 from arc.web.fleet_requests import fleet, project, user, with_fleet_errors
@@ -37,7 +37,7 @@ _COMMAND = {
                 "timeout": {"type": "integer", "minimum": 1, "maximum": 86400, "description": "Seconds it may take"},
                 "agent": {"type": "string", "description": "Plug-in: rpc, execute, or one of your own"},
                 "action": {"type": "string", "description": "What the plug-in shall do"},
-                "payload": {"type": "string", "description": "Input of the action"},
+                "payload": {"type": "string", "maxLength": MAX_PAYLOAD, "description": "Input of the action"},
                 "deliver_within": {
                     "type": "integer",
                     "minimum": 1,
@@ -170,7 +170,7 @@ def list_commands(query: RemoteJobsQuery) -> Response:
 
 @surface.api(
     "POST", "/api/v1/jobs",
-    needs="admin", answers={200: Requested}, errors=[404], body=_COMMAND, audit="command.run",
+    needs="admin", answers={200: Requested}, errors=[404, 413], body=_COMMAND, audit="command.run",
     sample=samples.request("POST", "/api/v1/jobs", EXAMPLE, token=True),
 )  # fmt: skip
 def run_command() -> Response:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from arc.errors import Conflict, Invalid
+from arc.errors import Conflict, Invalid, TooLarge
 from arc.fleet.executions import Filters
 from arc.fleet.logs import LogNotFound
-from arc.fleet.messages import BadAttribute, Command, Fields, Reply
+from arc.fleet.messages import MAX_PAYLOAD, BadAttribute, Command, Fields, Reply
 from arc.fleet.records import AgentNotFound, OtherProject, Status
 from tests.unit.fleetrig import EVERYONE, NOW, SECOND, USER, FleetRig
 
@@ -172,6 +172,15 @@ def test_bad_command_is_refused_for_the_first_of_its_faults(change: dict[str, An
         Command.parse(Fields(good | change))
 
 
+def test_payload_that_an_agent_would_not_read_is_refused() -> None:
+    command = {"to": "edge-1", "timeout": 60, "agent": "execute", "action": "script"}
+    largest = "x" * MAX_PAYLOAD
+
+    assert Command.parse(Fields(command | {"payload": largest})).payload == largest
+    with pytest.raises(TooLarge):
+        Command.parse(Fields(command | {"payload": largest + "x"}))
+
+
 def test_names_of_keys_match_in_any_case() -> None:
     command = Command.parse(Fields({"TO": "a", "Timeout": 86_400, "agent": "rpc", "action": "ping", "extra": 1}))
 
@@ -302,6 +311,15 @@ def test_request_is_handed_out_until_it_is_confirmed(rig: FleetRig, monkeypatch:
     monkeypatch.setattr("arc.fleet.service.HANDED_S", 0.0)
     assert [each["request_id"] for each in poll(rig)] == [request_id]
     rig.post({"seq": 1, "type": "received", "request_ids": [request_id]})
+    assert poll(rig) == []
+
+
+def test_answer_hands_out_what_an_agent_reads_and_the_next_one_the_rest(rig: FleetRig) -> None:
+    payloads = ("x" * MAX_PAYLOAD, "y", "z")
+    asked = [rig.fleet.run(Command("edge-1", 10, "execute", "script", text), USER).request_id for text in payloads]
+
+    assert [each["request_id"] for each in poll(rig)] == asked[:1]
+    assert [each["request_id"] for each in poll(rig)] == asked[1:]
     assert poll(rig) == []
 
 
