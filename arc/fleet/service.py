@@ -227,10 +227,11 @@ class Fleet:
             is_cancelled = execution.cancel_requested_at is not None
             if not is_cancelled and execution.deliver_until <= now_us:
                 continue  # the sweeper is about to fail it
-            size += 0 if is_cancelled else len(execution.payload)
-            if found and size > MAX_PAYLOAD:
+            length = 0 if is_cancelled else len(execution.payload)
+            if found and size + length > MAX_PAYLOAD:
                 break
             if self._handed.may_hand(execution.request_id, cancel=is_cancelled):
+                size += length
                 found.append(_cancel(execution) if is_cancelled else _request(execution))
         return found + self.relay.messages(agent_id, self._handed.may_hand, now_us)
 
