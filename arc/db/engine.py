@@ -192,8 +192,9 @@ def _create_engine(url: str | sa.URL) -> sa.Engine:
     try:
         is_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
         connect_args = {"timeout": BUSY_S, "isolation_level": None} if is_sqlite else {}
-        # Threads are bounded elsewhere; a reader shall not wait for a free connection.
-        engine = sa.create_engine(url, max_overflow=-1, connect_args=connect_args)
+        # Threads are bounded elsewhere; a reader shall not wait for a free connection. The one used last is taken
+        # first: the pages of the database that SQLite keeps with it are good until another connection has written.
+        engine = sa.create_engine(url, max_overflow=-1, pool_use_lifo=True, connect_args=connect_args)
     except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
         raise ConfigError(f"[database] url: {error}") from None
     if is_sqlite:

@@ -24,6 +24,8 @@ def text_of(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, float):
         return _decimal(value)
     return json.dumps(_ordered(value), ensure_ascii=False)

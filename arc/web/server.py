@@ -383,6 +383,34 @@ class _Channel(HTTPChannel):
             super().send_continue()
 
 
+class _LastFirst:
+    """A condition that wakes the thread which has waited shortest: what it needs is still in the processor's caches.
+
+    Python's wakes the one that has waited longest, so that few requests go round all the threads of a server.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._waiting: list[threading.Lock] = []
+
+    def wait(self) -> None:
+        """The caller holds the lock, and does so again when this returns."""
+        gate = threading.Lock()
+        gate.acquire()
+        self._waiting.append(gate)
+        self._lock.release()
+        gate.acquire()
+        self._lock.acquire()
+
+    def notify(self) -> None:
+        if self._waiting:
+            self._waiting.pop().release()
+
+    def notify_all(self) -> None:
+        while self._waiting:
+            self.notify()
+
+
 class _Dispatcher(ThreadedTaskDispatcher):
     """Request threads and the write thread."""
 
@@ -394,6 +422,7 @@ class _Dispatcher(ThreadedTaskDispatcher):
         self, grouped: Collection[str], has_changed: Callable[[_Channel], bool], wake: Callable[[], None]
     ) -> None:
         super().__init__()
+        self.queue_cv = _LastFirst(self.lock)
         self._has_changed = has_changed
         self._wake = wake
         self._grouped = frozenset(grouped)
