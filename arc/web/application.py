@@ -1,9 +1,9 @@
 """The web application: every surface under one roof, and the entry that all requests pass.
 
-server -> Entry -> hot write route | Flask -> before_request: gate -> handler -> answer | errors.respond -> audit
+server -> Entry -> hot route | Flask -> before_request: gate -> handler -> answer | errors.respond -> audit
 Entry does what every answer needs, whoever makes it: request id, one spelling of the path, CORS, common headers.
-Hot write routes skip Flask because Flask costs as much as decoding a small write (7,600 against 3,300 requests per
-CPU second); they share access and errors with everything else.
+Hot routes, of writes and of agents that ask for work, skip Flask because Flask costs as much as decoding a small write
+(7,600 against 3,300 requests per CPU second); they share access and errors with everything else.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ SURFACES = tuple(
         documentation,
     )
 )
-HOT_PATHS = frozenset(path for surface in SURFACES for path in surface.hot_routes)
+# Of writes; these have no variables.
+HOT_PATHS = frozenset(path for surface in SURFACES for _, path in surface.hot_routes if "<" not in path)
 Headers = list[tuple[str, str]]
 
 SECURITY_HEADERS: Headers = [
@@ -148,17 +149,44 @@ def create_app(handed: Parts) -> Flask:
     app.after_request(audit.record)
     app.after_request(fleet_figures.note_sizes)
     app.register_error_handler(Exception, errors.respond)
-    hot = {path: route for surface in SURFACES for path, route in surface.hot_routes.items()}
-    app.wsgi_app = Entry(app.wsgi_app, hot, gate, handed)  # type: ignore[method-assign]
+    app.wsgi_app = Entry(app.wsgi_app, gate, handed)  # type: ignore[method-assign]
     return app
+
+
+class _HotRoutes:
+    """Which of the routes ahead of Flask a request is for."""
+
+    def __init__(self) -> None:
+        routes = {key: route for surface in SURFACES for key, route in surface.hot_routes.items()}
+        self._exact = {key: route for key, route in routes.items() if "<" not in key[1]}
+        self._variable = [
+            (method, re.compile(re.sub("<[^>]+>", "([^/]+)", path)), path, route)
+            for (method, path), route in routes.items()
+            if "<" in path
+        ]
+
+    def find(self, method: str, path: str) -> tuple[HotRoute, str, tuple[str, ...]] | None:
+        """The route, its path as it is written in the code, and the values of its variables."""
+        route = self._exact.get((method, path))
+        if route is not None:
+            return route, path, ()
+        for its_method, pattern, its_path, route in self._variable:
+            if its_method == method and (found := pattern.fullmatch(path)):
+                # WSGI hands over bytes as if they were Latin-1.
+                return (
+                    route,
+                    its_path,
+                    tuple(value.encode("latin-1").decode("utf-8", "replace") for value in found.groups()),
+                )
+        return None
 
 
 class Entry:
     """What every request passes first."""
 
-    def __init__(self, flask: WSGIApplication, hot: dict[str, HotRoute], gate: Gate, parts: Parts) -> None:
+    def __init__(self, flask: WSGIApplication, gate: Gate, parts: Parts) -> None:
         self._flask = flask
-        self._hot = hot
+        self._hot = _HotRoutes()
         self._gate = gate
         self._parts = parts
         options = parts.config.section("server")
@@ -186,21 +214,25 @@ class Entry:
         if self._origins and _is_preflight(environ):
             start("204 No Content", PREFLIGHT_HEADERS)
             return []
-        route = self._hot.get(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
-        if route is None:
+        method = environ["REQUEST_METHOD"]
+        hot = self._hot.find("GET" if method == "HEAD" else method, environ["PATH_INFO"])
+        if hot is None:
             return self._flask(environ, start)
-        return self._write(route, environ, start)
+        route, path, variables = hot
+        environ["arc.route"] = (method, path)
+        return self._begin(route, variables, environ, start)
 
-    def _write(self, route: HotRoute, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Does the first half of a write; who iterates over what it returns has the second half done.
+    def _begin(
+        self, route: HotRoute, variables: tuple[str, ...], environ: WSGIEnvironment, start: StartResponse
+    ) -> Iterable[bytes]:
+        """Does the first half of a request; who iterates over what it returns has the second half done.
 
         So a server that begins several writes before it asks for any answer has them committed together.
         """
-        environ["arc.route"] = ("POST", environ["PATH_INFO"])
         try:
             self._gate.admit(environ, route.needs)
             parse.check_size(environ, self._max_body_bytes)
-            finish = route.handler(self._parts, environ)
+            finish = route.handler(self._parts, environ, *variables)
         except Exception as exc:
             return _refusal(exc, environ, start)
         return _finished(finish, environ, start)
@@ -223,11 +255,17 @@ class Entry:
 def _finished(finish: Finish, environ: WSGIEnvironment, start: StartResponse) -> Iterator[bytes]:
     logs.request_id.set(environ["arc.request_id"])  # others may have begun since
     try:
-        finish()
+        answer = finish()
     except Exception as exc:
         yield from _refusal(exc, environ, start)
-    else:
+        return
+    if answer is None:
         start("204 No Content", [])
+        return
+    body = orjson.dumps(answer)
+    start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    if environ["REQUEST_METHOD"] != "HEAD":
+        yield body
 
 
 def _refusal(exc: Exception, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:

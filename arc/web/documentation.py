@@ -18,7 +18,7 @@ How to add a route
    `needs` is checked before the handler runs. What changes access, commands machines or destroys data has an `audit`
    too, and the handler notes what the path does not say (audit.py). Errors are raised by the domain, never caught here.
    A body that no model describes is declared with `body=` (OpenAPI `content`), a header with `headers=`; the handler
-   reads both from the request. A write route that must not pay for Flask is a `@surface.hot(...)` (see write.py).
+   reads both from the request. A route that must not pay for Flask is a `@surface.hot(...)` (see write.py).
 4. Nothing else: description, samples in four languages, access and tests of both follow from the decorator.
 """
 

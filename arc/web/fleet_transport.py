@@ -7,19 +7,26 @@ GET  messages -> Fleet.poll -> (waits, at most [fleet] long_poll_slots at a time
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field
 
 from arc.errors import Invalid
 from arc.fleet.intake import Speaker
 from arc.fleet.messages import Fields, read_json
+from arc.fleet.values import refuse_nul
 from arc.metrics.decode.inflate import inflate
-from arc.web.fleet_requests import AgentPath, fleet, with_fleet_errors
-from arc.web.jobrequests import identity
+from arc.web import parse
+from arc.web.auth import IDENTITY_KEY
 from arc.web.surface import Surface
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from arc.access.tokens import Identity
+    from arc.web.parts import Parts
+    from arc.web.surface import Finish
 
 MAX_BATCH_BYTES = 2**20  # as sent, and inflated
 EXAMPLE: dict[str, Any] = {
@@ -63,7 +70,6 @@ _BATCH = {
 }
 
 surface = Surface("fleet_transport", "Agent transport", "What the agent on a machine calls.")
-with_fleet_errors(surface)
 
 
 class Rejected(BaseModel):
@@ -104,8 +110,15 @@ class Work(BaseModel):
     retry_in_s: float = Field(description="Seconds to wait until the next poll")
 
 
-# Read by hand: a model of the query costs more than all the rest of a poll.
+_AGENT_ID = {
+    "name": "agent_id",
+    "in": "path",
+    "required": True,
+    "description": "Identity of the machine",
+    "schema": {"type": "string"},
+}
 _POLL = (
+    _AGENT_ID,
     {
         "name": "wait_s",
         "in": "query",
@@ -121,52 +134,60 @@ _POLL = (
 )
 
 
-@surface.api(
-    "POST",
-    "/api/v1/agents/<agent_id>/messages",
-    needs="agent",
-    answers={200: Receipt},
-    errors=[413, 503],
-    body=_BATCH,
-)
-def post_agent_messages(path: AgentPath) -> Response:
+@surface.hot(
+    "POST", "/api/v1/agents/<agent_id>/messages",
+    needs="agent", answers={200: Receipt}, errors=[413, 503], headers=[_AGENT_ID], body=_BATCH,
+)  # fmt: skip
+def post_agent_messages(arc: Parts, environ: WSGIEnvironment, agent_id: str) -> Finish:
     """Take in registrations, replies, confirmations and metrics of an agent, each once, in the order of `seq`.
 
     Any request is a sign of life. A body may be compressed with gzip or zstd, and has at most 1 MB.
     """
-    body = inflate(request.get_data(), request.headers.get("Content-Encoding", ""), MAX_BATCH_BYTES)
+    environ["arc.is_routine"] = True
+    refuse_nul("the agent's id", agent_id)
+    body = inflate(parse.body(environ), environ.get("HTTP_CONTENT_ENCODING", ""), MAX_BATCH_BYTES)
     epoch, messages = _batch(body)
-    receipt = fleet().post(path.agent_id, _speaker(), epoch, messages)
-    request.environ["arc.is_routine"] = True
-    rejected = [{"seq": seq, "error": error} for seq, error in receipt.rejected]
-    return jsonify(last_seq=receipt.last_seq, rejected=rejected)
+
+    def finish() -> dict[str, Any]:
+        receipt = arc.fleet.post(agent_id, _speaker(environ), epoch, messages)
+        rejected = [{"seq": seq, "error": error} for seq, error in receipt.rejected]
+        return {"last_seq": receipt.last_seq, "rejected": rejected}
+
+    return finish
 
 
-@surface.api(
-    "GET", "/api/v1/agents/<agent_id>/messages", needs="agent", answers={200: Work}, errors=[503], headers=_POLL
-)
-def poll_agent_messages(path: AgentPath) -> Response:
+@surface.hot(
+    "GET", "/api/v1/agents/<agent_id>/messages",
+    needs="agent", answers={200: Work}, errors=[503], headers=_POLL,
+)  # fmt: skip
+def poll_agent_messages(arc: Parts, environ: WSGIEnvironment, agent_id: str) -> Finish:
     """What the agent shall do; waits for it while a place is free, else says when to ask again.
 
     A request is handed out again until the agent has confirmed it, so the agent remembers which it has.
     """
-    if request.args.get("offline", "").lower() in ("true", "1"):
-        fleet().leave(path.agent_id, _speaker())
-        return jsonify(messages=[], retry_in_s=0.0)
-    is_gone = request.environ.get("waitress.client_disconnected", bool)
-    request.environ["arc.is_routine"] = True
-    messages, retry_in_s = fleet().poll(path.agent_id, _speaker(), _wait_s(), is_gone)
-    return jsonify(messages=messages, retry_in_s=retry_in_s)
+    environ["arc.is_routine"] = True
+    refuse_nul("the agent's id", agent_id)
+    args, speaker = parse.arguments(environ), _speaker(environ)
+    wait_s = _wait_s(args.get("wait_s", "0"))
+    is_gone = environ.get("waitress.client_disconnected", bool)
+
+    def finish() -> dict[str, Any]:
+        if args.get("offline", "").lower() in ("true", "1"):
+            arc.fleet.leave(agent_id, speaker)
+            return {"messages": [], "retry_in_s": 0.0}
+        messages, retry_in_s = arc.fleet.poll(agent_id, speaker, wait_s, is_gone)
+        return {"messages": messages, "retry_in_s": retry_in_s}
+
+    return finish
 
 
-def _speaker() -> Speaker:
-    who = identity()
+def _speaker(environ: WSGIEnvironment) -> Speaker:
+    who: Identity = environ[IDENTITY_KEY]
     return Speaker(who.token_id, who.agent_id, who.project, who.organization)
 
 
-def _wait_s() -> float:
+def _wait_s(text: str) -> float:
     """Raises Invalid."""
-    text = request.args.get("wait_s", "0")
     try:
         wait_s = float(text)
     except ValueError:

@@ -19,14 +19,11 @@ from arc.web import parse
 from arc.web.auth import PUBLIC
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
-    from arc.web.parts import Parts
     from arc.web.samples import Samples
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-Finish = Callable[[], None]  # the second half of a write
-HotHandler = Callable[["Parts", "WSGIEnvironment"], Finish]
+Finish = Callable[[], Any]  # the second half of a request; what it returns is sent as JSON, None as 204
+HotHandler = Callable[..., Finish]  # takes Parts, the WSGI environment, and each variable of the path
 Answer = type[BaseModel] | dict[str, Any] | None  # a model of JSON, a response object of OpenAPI, or no body
 
 CREATED: Final = -1  # the status of a new thing: 201 on /api/v1, 200 on the older paths
@@ -67,7 +64,7 @@ class Error(BaseModel):
 
 @dataclass(frozen=True)
 class HotRoute:
-    """A write route that is answered ahead of Flask: 204 as soon as what `handler` returns has returned."""
+    """A route that is answered ahead of Flask, as soon as what `handler` returns has returned."""
 
     handler: HotHandler
     needs: str
@@ -95,7 +92,7 @@ class Surface(Blueprint):
     def __init__(self, name: str, title: str, about: str) -> None:
         super().__init__(name, f"arc.web.{name}")
         self.title, self.about = title, about
-        self.hot_routes: dict[str, HotRoute] = {}
+        self.hot_routes: dict[tuple[str, str], HotRoute] = {}  # by method and path
         self.public_paths: set[str] = set()
         self.further_models: list[type[BaseModel]] = []  # which `body` or `answers` refer to by name
         self.described: list[Described] = []
@@ -138,16 +135,18 @@ class Surface(Blueprint):
 
         return register
 
-    def hot(self, *paths: str, needs: str, **described: Any) -> Callable[[HotHandler], HotHandler]:
-        """Like api("POST", ...) for a function that Entry (application.py) calls ahead of Flask."""
+    def hot(
+        self, method: str, *paths: str, needs: str, answers: Mapping[int, Answer], **described: Any
+    ) -> Callable[[HotHandler], HotHandler]:
+        """Like api() for a function that Entry (application.py) calls ahead of Flask."""
 
         def register(handler: HotHandler) -> HotHandler:
-            def unreachable() -> None:
+            def unreachable(**_: str) -> None:
                 raise AssertionError("hot routes are answered ahead of Flask")
 
             unreachable.__name__, unreachable.__doc__ = handler.__name__, handler.__doc__
-            self.api("POST", *paths, needs=needs, answers={204: None}, **described)(unreachable)
-            self.hot_routes.update({path: HotRoute(handler, needs) for path in paths})
+            self.api(method, *paths, needs=needs, answers=answers, **described)(unreachable)
+            self.hot_routes.update({(method, path): HotRoute(handler, needs) for path in paths})
             return handler
 
         return register

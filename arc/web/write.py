@@ -161,8 +161,9 @@ class MsgpackSpec(BaseModel):
 
 
 @surface.hot(
-    "/write/v2/msgpack", "/api/v2/msgpack", "/api/v1/write/msgpack",
-    needs="write", errors=[413, 503], headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
+    "POST", "/write/v2/msgpack", "/api/v2/msgpack", "/api/v1/write/msgpack",
+    needs="write", answers={204: None}, errors=[413, 503],
+    headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
     body=_MSGPACK_BODY, sample=samples.WRITE_MSGPACK,
 )  # fmt: skip
 def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> Finish:
@@ -175,8 +176,8 @@ def write_msgpack(arc: Parts, environ: WSGIEnvironment) -> Finish:
 
 
 @surface.hot(
-    "/write", "/api/v1/write", "/api/v2/write", "/api/v1/write/line-protocol", "/api/v1/write/influxdb",
-    needs="write", errors=[413, 503],
+    "POST", "/write", "/api/v1/write", "/api/v2/write", "/api/v1/write/line-protocol", "/api/v1/write/influxdb",
+    needs="write", answers={204: None}, errors=[413, 503],
     headers=[
         DATABASE_HEADER, _DATABASE_ARGUMENT, _BUCKET_ARGUMENT, _PRECISION_ARGUMENT, _STRICT_ARGUMENT, _ENCODING_HEADER
     ],
@@ -203,8 +204,9 @@ def write_lines(arc: Parts, environ: WSGIEnvironment) -> Finish:
 
 
 @surface.hot(
-    "/write/json", "/api/v1/write/json",
-    needs="write", errors=[413, 503], headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
+    "POST", "/write/json", "/api/v1/write/json",
+    needs="write", answers={204: None}, errors=[413, 503],
+    headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, _ENCODING_HEADER],
     body=_JSON_BODY, sample=samples.request("POST", "/write/json", EXAMPLE_ROW, token=True),
 )  # fmt: skip
 def write_json(arc: Parts, environ: WSGIEnvironment) -> Finish:
@@ -219,8 +221,8 @@ def write_json(arc: Parts, environ: WSGIEnvironment) -> Finish:
 
 
 @surface.hot(
-    "/write/arrow", "/api/v1/write/arrow",
-    needs="write", errors=[413, 503],
+    "POST", "/write/arrow", "/api/v1/write/arrow",
+    needs="write", answers={204: None}, errors=[413, 503],
     headers=[DATABASE_HEADER, _DATABASE_ARGUMENT, *_MEASUREMENT, _ENCODING_HEADER],
     body=_ARROW_BODY, sample=samples.WRITE_ARROW,
 )  # fmt: skip
