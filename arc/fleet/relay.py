@@ -39,6 +39,7 @@ MAX_ATTEMPTS = 10
 MAX_ID = 36  # characters, of a UUID
 ASK_PAUSE_S = 5.0  # seconds between two requests to an agent to report
 MAX_WAITING = 500  # actions that an agent has yet to be told of
+MAX_TOLD = 64  # of them at a time; each may have arguments of 256 KB, and an agent reads answers up to 32 MB
 
 Message = dict[str, Any]
 Json = Any
@@ -46,7 +47,7 @@ Json = Any
 _C = agent_actions.c
 _ONE = select(agent_actions).where(_C.agent_id == bindparam("agent"), _C.action_id == bindparam("action"))
 _UNTOLD = (_C.request.is_not(None)) | (_C.cancel_reason.is_not(None))
-_WAITING = select(agent_actions).where(_C.agent_id == bindparam("agent"), _UNTOLD).order_by(_C.number)
+_WAITING = select(agent_actions).where(_C.agent_id == bindparam("agent"), _UNTOLD).order_by(_C.number).limit(MAX_TOLD)
 _WAITING_COUNT = select(func.count()).select_from(agent_actions).where(_C.agent_id == bindparam("agent"), _UNTOLD)
 _QUEUE = (
     select(_C.kind, _C.action_id, _C.state)
