@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from schemathesis import Case
 
+pytestmark = pytest.mark.alone  # schemathesis gives all operations one id, and of several with one id xdist runs one
 EXAMPLES = 3  # per operation; a defect that needs more luck is for a longer run by hand
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
