@@ -22,7 +22,7 @@ Message = TypeVar("Message")
 POLLS_PER_S = 60.0  # of all agents without a place
 MIN_RETRY_S = 2.0
 BUSY_S = 60.0  # how long an agent counts as busy after something was done with it
-LOOK_S = 2.0  # how often a waiting poll looks whether its client is still there
+LOOK_S = 3.0  # how often a waiting poll looks whether its client is still there
 AGAIN_S = 5.5  # until a poll looks once more: what was handed to the one before it may have got lost on the way
 
 
