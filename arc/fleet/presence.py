@@ -42,11 +42,11 @@ class Presence:
         with self._lock:
             self._seen[agent_id] = now_us
 
-    def go_offline(self, agent_id: str) -> None:
-        """Also of an agent that is no more."""
+    def go_offline(self, agent_id: str) -> int | None:
+        """Also of an agent that is no more. When it was last heard of; None if it was not known to be online."""
         with self._lock:
-            self._seen.pop(agent_id, None)
             self._unsaved.discard(agent_id)
+            return self._seen.pop(agent_id, None)
 
     def last_seen(self, agent_id: str) -> int | None:
         return self._seen.get(agent_id)

@@ -213,10 +213,12 @@ class Fleet:
 
     def _go_offline(self, agent_ids: list[str], now_us: int, detail: str) -> int:
         gone = self.agents.go_offline(agent_ids, now_us, detail)
-        for agent_id in agent_ids:
-            self.presence.go_offline(agent_id)
         for agent_id in gone:
             self.news.agent(agent_id, "offline", now_us, detail)
+        for agent_id in agent_ids:
+            seen_at = self.presence.go_offline(agent_id)
+            if seen_at is not None and seen_at >= now_us:  # it spoke while that was being stored
+                self._sign_of_life(agent_id, seen_at)
         return len(gone)
 
     def _messages_for(self, agent_id: str) -> list[Message]:

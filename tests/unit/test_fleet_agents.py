@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from arc import clock
 from arc.errors import Invalid
 from arc.fleet.agents import InvalidTags
 from arc.fleet.messages import Registration
@@ -13,7 +14,7 @@ from arc.fleet.records import AgentNotFound, OtherProject
 from tests.unit.fleetrig import NOW, SECOND, FleetRig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -193,6 +194,22 @@ def test_silent_agent_goes_offline_and_is_back_at_the_first_sign_of_life(rig: Fl
 
     rig.post()
     assert rig.facts()["online"] is True
+    assert events(rig) == ["online", "offline", "online"]
+
+
+def test_sign_of_life_while_silence_is_being_stored_counts(rig: FleetRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.post({"seq": 1, "type": "registration", "payload": {}})
+    store = rig.fleet.agents.go_offline
+
+    def store_slowly(agent_ids: Sequence[str], now_us: int, detail: str) -> list[str]:
+        gone = store(agent_ids, now_us, detail)
+        rig.fleet.presence.seen("edge-1", now_us + 1)
+        return gone
+
+    monkeypatch.setattr(rig.fleet.agents, "go_offline", store_slowly)
+    rig.fleet.sweeper.step(clock.now_us() + 46 * SECOND)
+
+    assert rig.fleet.agent("edge-1").is_online
     assert events(rig) == ["online", "offline", "online"]
 
 
