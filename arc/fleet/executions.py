@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import operator
-import threading
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from arc.db.fleet_tables import agents, executions
 from arc.errors import Conflict, Invalid
 from arc.fleet.logs import ExecutionLogs
 from arc.fleet.records import AgentNotFound, Execution, ExecutionNotFound, OtherProject, Page, Status
+from arc.fleet.untold import Untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,12 +74,11 @@ class ExecutionStore:
         self._db = db
         self._sender = sender
         self.logs = ExecutionLogs(db)
-        self._lock = threading.Lock()
-        self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
+        self._untold = Untold()
 
     def start(self) -> None:
         with self._db.read() as connection:
-            self._untold.update(connection.scalars(select(executions.c.agent_id).where(_UNTOLD).distinct()))
+            self._untold.add(*connection.scalars(select(executions.c.agent_id).where(_UNTOLD).distinct()))
 
     def create(
         self, command: Command, user: dict[str, Any], now_us: int, *, deliver_within_s: int, project: str | None = None
@@ -113,7 +112,7 @@ class ExecutionStore:
                 )
                 .returning(*executions.c)
             ).one()
-        self._tell(command.agent_id)
+        self._untold.add(command.agent_id)
         return Execution.from_row(row)
 
     def get(self, request_id: str, project: str | None = None) -> Execution:
@@ -133,18 +132,12 @@ class ExecutionStore:
 
     def pending(self, agent_id: str) -> list[Execution]:
         """What the agent has not confirmed yet, and what it shall stop, in the order it was made."""
-        if agent_id not in self._untold:
-            return []
-        with self._lock:
-            self._untold.discard(agent_id)  # first: what comes after the look puts it in again
-        found = None
-        try:
+
+        def fetch() -> list[Execution]:
             with self._db.read() as connection:
-                found = [Execution.from_row(row) for row in connection.execute(_PENDING, {"agent": agent_id})]
-            return found
-        finally:
-            if found != []:
-                self._tell(agent_id)
+                return [Execution.from_row(row) for row in connection.execute(_PENDING, {"agent": agent_id})]
+
+        return self._untold.look(agent_id, fetch)
 
     def received(self, tx: sa.Connection, agent_id: str, request_ids: Iterable[str], now_us: int) -> None:
         """The agent has these; of others' ones nothing happens."""
@@ -194,7 +187,7 @@ class ExecutionStore:
                 self.logs.append(tx, request_id, 0, "cancelled", is_final=True, now_us=now_us)  # agents count from 1
             tx.execute(_UPDATE, {"request": request_id, **changes})
             cancelled = _one(tx, request_id, project)
-        self._tell(cancelled.agent_id)
+        self._untold.add(cancelled.agent_id)
         return cancelled
 
     def fail_unfetched(self, now_us: int) -> list[Execution]:
@@ -210,10 +203,6 @@ class ExecutionStore:
         """Delete what has not changed since, with its log."""
         with self._db.transaction() as tx:
             return tx.execute(delete(executions).where(executions.c.updated_at <= before_us)).rowcount
-
-    def _tell(self, agent_id: str) -> None:
-        with self._lock:
-            self._untold.add(agent_id)
 
     def _fail(self, condition: Any, now_us: int) -> list[Execution]:
         failing = update(executions).where(condition).returning(*executions.c)

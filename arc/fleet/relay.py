@@ -20,6 +20,7 @@ from arc import clock
 from arc.db.fleet_tables import agent_actions, agent_nodes
 from arc.errors import Conflict, Invalid, NotFound, Unavailable
 from arc.fleet.messages import Fields
+from arc.fleet.untold import Untold
 from arc.fleet.values import refuse_nul
 
 if TYPE_CHECKING:
@@ -139,15 +140,13 @@ class Relay:
         self._lock = threading.Lock()
         self._watchers: list[tuple[str, threading.Event]] = []  # of whose actions, and what to set at a change
         self._is_stopping = False
-        self._untold: set[str] = set()  # agents there is something for: a poll must not cost a look into the database
+        self._untold = Untold()
         self._wanted: set[str] = set()  # agents that shall report
         self._asked_at: dict[str, float] = {}  # when that was asked for last, in monotonic seconds
 
     def start(self) -> None:
         with self._db.read() as connection:
-            found = connection.scalars(select(_C.agent_id).where(_UNTOLD).distinct()).all()
-        with self._lock:
-            self._untold.update(found)
+            self._untold.add(*connection.scalars(select(_C.agent_id).where(_UNTOLD).distinct()))
 
     def stop_waiting(self) -> None:
         """Nobody waits for a change from now on."""
@@ -175,7 +174,7 @@ class Relay:
             if (tx.scalar(_WAITING_COUNT, {"agent": agent_id}) or 0) >= MAX_WAITING:
                 raise QueueFull(agent_id)
             tx.execute(insert(agent_actions), values)
-        self._tell(agent_id)
+        self._untold.add(agent_id)
 
     def cancel(self, agent_id: str, action_id: str, reason: str, now_us: int) -> str:
         """End an action the agent cannot have, else have the agent told. Returns the state it is in then.
@@ -195,7 +194,7 @@ class Relay:
         if is_here:
             self.settle(agent_id, now_us)
             return "CANCELLED"
-        self._tell(agent_id)
+        self._untold.add(agent_id)
         return shown(row.state)
 
     def messages(self, agent_id: str, may_hand: MayHand, now_us: int) -> list[Message]:
@@ -205,19 +204,15 @@ class Relay:
             found.append({"type": "action", "op": "report", "id": ""})
             with self._lock:
                 self._wanted.discard(agent_id)
-        if agent_id not in self._untold:
-            return found
-        with self._lock:
-            self._untold.discard(agent_id)  # first: what comes after the look puts it in again
-        rows = None
-        try:
+
+        def hand_over() -> list[Any]:
             with self._db.transaction() as tx:
-                rows = tx.execute(_WAITING, {"agent": agent_id}).all()
-                found += self._hand_over(tx, rows, may_hand, now_us)
-            return found
-        finally:
-            if rows != []:
-                self._tell(agent_id)
+                rows = list(tx.execute(_WAITING, {"agent": agent_id}))
+                found.extend(self._hand_over(tx, rows, may_hand, now_us))
+                return rows
+
+        self._untold.look(agent_id, hand_over)
+        return found
 
     def take(self, tx: sa.Connection, agent_id: str, message: Fields, now_us: int) -> list[Copy]:
         """Take in what an agent says; returns the actions that have ended by it. Raises Invalid."""
@@ -299,10 +294,6 @@ class Relay:
                     yield {"type": "action", "op": "schedule", **json.loads(row.request)}
             if row.cancel_reason is not None and may_hand(row.action_id, cancel=True):
                 yield {"type": "action", "op": "cancel", "id": row.action_id, "reason": row.cancel_reason}
-
-    def _tell(self, agent_id: str) -> None:
-        with self._lock:
-            self._untold.add(agent_id)
 
     def _notify(self, agent_id: str | None) -> None:
         with self._lock:
