@@ -172,13 +172,13 @@ class _HotRoutes:
             return route, path, ()
         for its_method, pattern, its_path, route in self._variable:
             if its_method == method and (found := pattern.fullmatch(path)):
-                # WSGI hands over bytes as if they were Latin-1.
-                return (
-                    route,
-                    its_path,
-                    tuple(value.encode("latin-1").decode("utf-8", "replace") for value in found.groups()),
-                )
+                return route, its_path, tuple(map(_as_text, found.groups()))
         return None
+
+
+def _as_text(value: str) -> str:
+    """WSGI hands over the bytes of a path as if they were Latin-1."""
+    return value.encode("latin-1").decode("utf-8", "replace")
 
 
 class Entry:
