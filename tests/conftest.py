@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -29,6 +30,13 @@ def thread_leak_detector(request: pytest.FixtureRequest) -> Iterator[None]:
     while left := [thread.name for thread in threading.enumerate() if thread not in before]:
         assert time.monotonic() < deadline, f"threads left behind: {left}"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_a_module() -> Iterator[None]:
+    """What a module leaves open fails its own last test, not one that happens to run when it is found."""
+    yield
+    gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)
