@@ -26,18 +26,17 @@ from arc import clock
 from arc.errors import Conflict, Invalid, NotFound, Unavailable
 from arc.loop import PeriodicLoop
 from arc.metrics import names
-from arc.metrics.decode.arrowpoints import decode_arrow
+from arc.metrics.decode import formats
 from arc.metrics.decode.inflate import inflate
-from arc.metrics.decode.jsonpoints import decode_json
 from arc.metrics.decode.lineprotocol import LinesRejected, decode_lines, without_lines
-from arc.metrics.decode.msgpackpoints import decode_msgpack
 from arc.metrics.storage.buffer import Chunk, Key, Rows, WriteBuffer
 from arc.metrics.storage.lake import Lake, Stored
-from arc.metrics.storage.schema import TableSchema, rows_as_table, signature
+from arc.metrics.storage.schema import TableSchema, rows_as_table
+from arc.metrics.storage.schemas import Schemas
 from arc.metrics.storage.wal import Entry, WriteAheadLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from arc.metrics.decode.batch import Batch
@@ -48,11 +47,6 @@ log = logging.getLogger(__name__)
 # Arrow's own allocator takes huge pages, again and again; clearing them was a third of the work of line protocol.
 pa.set_memory_pool(pa.system_memory_pool())
 
-MSGPACK = 1  # kinds of WAL entries; stored on disk, so never reuse a number
-LINES = 2  # options: the precision
-JSON = 3  # options: "ndjson" or nothing
-ARROW = 4  # options: the measurement
-FORMATS = {MSGPACK: "msgpack", LINES: "lineprotocol", JSON: "json", ARROW: "arrow"}  # kinds in figures
 _LINE_PASSES = 5  # over a body of lines until all that is left of it can be stored
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
@@ -176,8 +170,7 @@ class MetricStore:
         self._changing = threading.Lock()
         self._is_closed = False
         self._waiting: deque[PendingWrite] = deque()
-        self._schemas: dict[Key, TableSchema] = {}
-        self._databases: dict[str, str] = {}
+        self._schemas = Schemas(self._lock)
         self._buffer = WriteBuffer()
         self._lake_version = 0
         self._start_offset = 0
@@ -202,10 +195,7 @@ class MetricStore:
     def start(self) -> None:
         """Load schemas, replay the WAL, then take writes and queries."""
         self._lake_version = self.lake.version
-        for database in self.lake.databases():
-            self._databases[database.casefold()] = database
-        for schema in self.lake.schemas():
-            self._schemas[schema.database.casefold(), schema.measurement.casefold()] = schema
+        self._schemas.load(self.lake)
         self._replay()
         self._start_offset = self.wal.position
         self.is_ready = True
@@ -257,15 +247,15 @@ class MetricStore:
 
         Whoever has several requests accepts them all before finishing any: then they share one write and one sync.
         """
-        return self._accept(MSGPACK, body, database, announced_encoding)
+        return self._accept(formats.MSGPACK, body, database, announced_encoding)
 
     def accept_arrow(self, body: bytes, database: str, measurement: str, announced_encoding: str = "") -> PendingWrite:
-        return self._accept(ARROW, body, database, announced_encoding, measurement)
+        return self._accept(formats.ARROW, body, database, announced_encoding, measurement)
 
     def accept_json(
         self, body: bytes, database: str, ndjson: bool = False, announced_encoding: str = ""
     ) -> PendingWrite:
-        return self._accept(JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
+        return self._accept(formats.JSON, body, database, announced_encoding, "ndjson" if ndjson else "")
 
     def accept_lines(
         self, body: bytes, database: str, precision: str = "", announced_encoding: str = ""
@@ -285,7 +275,7 @@ class MetricStore:
                 "%d lines for %s rejected; line %d: %s", len(rejected), database, first.line_number, first.reason
             )
         # Whether a line is good can depend on what was stored before it, so the log gets good lines only.
-        logged = Entry(LINES, database, good if rejected else body, received_us, precision)
+        logged = Entry(formats.LINES, database, good if rejected else body, received_us, precision)
         return self._pending(PendingWrite(self, logged, keyed, len(good), rejected))
 
     def flush(self, database: str | None = None, measurement: str | None = None) -> int:
@@ -329,7 +319,7 @@ class MetricStore:
         For rows that can be made again: that is what makes up for a crash before the commit. Raises Invalid.
         """
         with self.upkeep((database, batch.measurement)) as lake, self._flushing:
-            [(key, batch)] = self._reserve(database, [batch])
+            [(key, batch)] = self._schemas.reserve(database, [batch])
             schema = self._schemas[key]
             path = lake.write_file(schema, rows_as_table(schema, [batch.columns])) if batch.rows else None
             try:
@@ -340,17 +330,17 @@ class MetricStore:
                 raise
             with self._lock:
                 self._lake_version = lake.version
-                self._now_in_lake({key: schema})
+                self._schemas.note_in_lake([(key, schema)])
 
     def create_database(self, name: str) -> None:
         """Make an empty database. Raises Invalid, Conflict."""
         names.check_database(name)
         with self.upkeep() as lake:
-            if name.casefold() in self._databases:
+            if self._schemas.spelling(name) is not None:
                 raise Conflict(f"Database '{name}' already exists")
             lake.create_database(name)
             with self._lock:
-                self._databases.setdefault(name.casefold(), name)
+                self._schemas.add_database(name)
 
     def drop_database(self, name: str) -> int:
         """Remove a database with every row acknowledged so far; returns the number of its files. Raises NotFound.
@@ -360,24 +350,16 @@ class MetricStore:
         self._check_ready()
         self.flush()  # so that they do not wait long
         with self.upkeep() as lake, self._flushing, self._committing:
-            spelling = self._databases.get(name.casefold())
+            spelling = self._schemas.spelling(name)
             if spelling is None:
                 raise NotFound(f"Database '{name}' not found")
             self._move_to_lake(*self._freeze())
             files = lake.drop_database(spelling)
             with self._lock:
-                self._forget(name.casefold())
+                self._note_changes(self._schemas.forget(name))
+                self._dropped_us = clock.now_us()
+                self._lake_version = lake.version
         return files
-
-    def _forget(self, folded: str) -> None:
-        """Let a database begin anew. Hold all locks."""
-        keys = [key for key in self._schemas if key[0] == folded]
-        for key in keys:
-            self._schemas.pop(key).in_lake = {}  # upkeep may have looked it up already
-        self._note_changes(keys)
-        del self._databases[folded]
-        self._dropped_us = clock.now_us()
-        self._lake_version = self.lake.version
 
     def _note_changes(self, changed: Iterable[tuple[str, str]]) -> None:
         for database, measurement in changed:
@@ -418,7 +400,7 @@ class MetricStore:
     def databases(self) -> list[str]:
         """Names of all databases that hold something, sorted."""
         with self._lock:
-            return sorted(self._databases.values())
+            return sorted(self._schemas.databases())
 
     def offset(self, database: str) -> int:
         """Position in the log behind the last acknowledged write of a database; it only grows.
@@ -432,11 +414,7 @@ class MetricStore:
         stored = self.lake.stored()
         with self._lock:
             buffered = self._buffer.sizes()
-            schemas = [
-                (key, schema)
-                for key, schema in self._schemas.items()
-                if (database is None or key[0] == database.casefold()) and (schema.in_lake or key in buffered)
-            ]
+            schemas = [found for found in self._schemas.of(database) if found[1].in_lake or found[0] in buffered]
         infos = [_info(schema, stored, buffered.get(key, 0)) for key, schema in schemas]
         return sorted(infos, key=lambda info: (info.database, info.measurement))
 
@@ -474,7 +452,7 @@ class MetricStore:
             "flushed_rows": counters.flushed_rows,
             "files": counters.files,
             "file_bytes": counters.file_bytes,
-            "by_format": {FORMATS[kind]: tuple(counts) for kind, counts in counters.by_kind.copy().items()},
+            "by_format": {formats.NAMES[kind]: tuple(counts) for kind, counts in counters.by_kind.copy().items()},
             "buffered_rows": rows,
             "buffered_bytes": size,
             "buffered_by_measurement": sizes,
@@ -508,10 +486,10 @@ class MetricStore:
         received_us = clock.now_us()
         with self._counting_refusals():
             plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
-            batches = _decode(kind, plain, received_us, options)
-            keyed = self._reserve(database, batches)
+            batches = formats.decode(kind, plain, received_us, options)
+            keyed = self._schemas.reserve(database, batches)
         entry = Entry(kind, database, body, received_us, options)
-        return self._pending(PendingWrite(self, entry, keyed, _size_bytes(entry, plain, batches)))
+        return self._pending(PendingWrite(self, entry, keyed, formats.size_bytes(kind, plain, batches)))
 
     def _accept_lines(
         self, text: bytes, database: str, precision: str, received_us: int
@@ -536,7 +514,7 @@ class MetricStore:
                 raise LinesRejected("No valid records in request", rejected)
             if not lines.rejected:
                 try:
-                    return text, self._reserve(database, lines.batches), rejected
+                    return text, self._schemas.reserve(database, lines.batches), rejected
                 except Invalid as exc:  # another request has just claimed a type
                     clash = exc
         raise clash
@@ -595,40 +573,6 @@ class MetricStore:
     def _is_full(self) -> bool:
         return self._buffer.active_rows >= self.options.buffer_rows or self.wal.is_full
 
-    def _reserve(self, database: str, batches: list[Batch]) -> list[tuple[Key, Batch]]:
-        """Check the batches against what is stored and claim new columns and types; all or none.
-
-        It happens before the WAL write, so that whatever is in the log can be replayed in any order.
-        """
-        folded = database.casefold()
-        keyed: list[tuple[Key, Batch]] = []
-        unknown: dict[Key, list[Batch]] = {}
-        for batch in batches:
-            key = (folded, batch.measurement.casefold())
-            schema = self._schemas.get(key)
-            renames = None if schema is None else schema.renames_of(batch)
-            if renames is None:
-                unknown.setdefault(key, []).append(batch)
-            elif renames:
-                _rename(batch, renames)
-            keyed.append((key, batch))
-        if unknown:
-            self._grow(database, unknown)
-        return keyed
-
-    def _grow(self, database: str, unknown: dict[Key, list[Batch]]) -> None:
-        with self._lock:
-            spelling = self._databases.get(database.casefold(), database)
-            grown = {}
-            for key, batches in unknown.items():
-                schema = self._schemas.get(key) or TableSchema(spelling, batches[0].measurement)
-                grown[key] = schema.grown_by(batches)
-            self._schemas |= grown
-            self._databases.setdefault(database.casefold(), database)
-        for key, batches in unknown.items():
-            for batch in batches:
-                _rename(batch, grown[key].renames[signature(batch)])
-
     def _commit(self, commit: PendingWrite) -> None:
         """Group commit: whoever gets the lock writes and syncs for all who wait for it."""
         with self._committing:
@@ -651,7 +595,7 @@ class MetricStore:
         if commit.entry.received_us > self._dropped_us:
             return True
         try:
-            commit.batches = self._reserve(commit.entry.database, [batch for _, batch in commit.batches])
+            commit.batches = self._schemas.reserve(commit.entry.database, [batch for _, batch in commit.batches])
         except Invalid as exc:
             commit.error, commit.is_done = exc, True
         return not commit.is_done
@@ -722,7 +666,7 @@ class MetricStore:
         rows = sum(waiting.rows for waiting in frozen.values())
         with self._lock:
             self._lake_version = version
-            self._now_in_lake(schemas)
+            self._schemas.note_in_lake(schemas.items())
             self._buffer.drop()
             self._room_by = None
             self._room.notify_all()
@@ -733,11 +677,6 @@ class MetricStore:
             self.counters.file_bytes += file_bytes
         self.wal.remove_through(self.lake.mark)
         return rows
-
-    def _now_in_lake(self, schemas: dict[Key, TableSchema]) -> None:
-        for key, schema in schemas.items():
-            current, widened, types = self._schemas[key], schema.widened_then(), schema.lake_types()
-            current.widened, current.in_lake = widened, types
 
     def _write_files(self, waiting: list[tuple[TableSchema, Rows]]) -> list[tuple[TableSchema, Path]]:
         """A Parquet file for the rows of each measurement; all or none."""
@@ -773,8 +712,9 @@ class MetricStore:
     def _replay_entry(self, entry: Entry) -> None:
         try:
             body = inflate(entry.body, "", self.options.max_inflated_bytes)
-            keyed = self._reserve(entry.database, _decode(entry.kind, body, entry.received_us, entry.options))
-            size_bytes = _size_bytes(entry, body, [batch for _, batch in keyed]) // len(keyed)
+            batches = formats.decode(entry.kind, body, entry.received_us, entry.options)
+            keyed = self._schemas.reserve(entry.database, batches)
+            size_bytes = formats.size_bytes(entry.kind, body, batches) // len(keyed)
         except Exception:  # an entry that cannot be read must not keep the rest from the user
             self.counters.replay_errors += 1
             log.exception("wal: an entry of %d bytes could not be replayed", len(entry.body))
@@ -787,30 +727,6 @@ class MetricStore:
 def _finished(write: PendingWrite) -> PendingWrite:
     write.finish()
     return write
-
-
-def _rename(batch: Batch, renames: dict[str, str]) -> None:
-    if renames:
-        batch.columns = {renames.get(name, name): column for name, column in batch.columns.items()}
-
-
-def _decode(kind: int, body: bytes, received_us: int, options: str) -> list[Batch]:
-    return _DECODERS[kind](body, received_us, options)
-
-
-_DECODERS: dict[int, Callable[[bytes, int, str], list[Batch]]] = {
-    MSGPACK: lambda body, received_us, _: decode_msgpack(body, received_us),
-    LINES: lambda body, received_us, precision: decode_lines(body, precision, received_us).batches,
-    JSON: lambda body, received_us, layout: decode_json(body, received_us, layout == "ndjson"),
-    ARROW: lambda body, received_us, measurement: decode_arrow(body, measurement, received_us),
-}
-
-
-def _size_bytes(entry: Entry, plain: bytes, batches: list[Batch]) -> int:
-    """About what the rows take. For most bodies that is their length; an Arrow body can be compressed inside."""
-    if entry.kind != ARROW:
-        return len(plain)
-    return sum(column.nbytes for batch in batches for column in batch.columns.values())
 
 
 def _info(schema: TableSchema, stored: dict[tuple[str, str], Stored], buffered_rows: int) -> MeasurementInfo:

@@ -17,6 +17,7 @@ import pytest
 from arc import clock
 from arc.errors import Invalid, Unavailable
 from arc.metrics.query.engine import QueryEngine
+from arc.metrics.storage.schemas import Schemas
 from arc.metrics.storage.wal import WriteAheadLog
 from arc.metrics.store import MetricStore, StoreOptions
 
@@ -647,14 +648,14 @@ class TestRestart:
         write(store, v=[2])
         path = crash_image(store, tmp_path / "crashed")
         calls = itertools.count()
-        real = MetricStore._reserve
+        real = Schemas.reserve
 
         def first_fails(self, database, batches):
             if next(calls) == 0:
                 raise Invalid("cannot be read any more")
             return real(self, database, batches)
 
-        monkeypatch.setattr(MetricStore, "_reserve", first_fails)
+        monkeypatch.setattr(Schemas, "reserve", first_fails)
 
         again = stores(path)
 
