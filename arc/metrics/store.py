@@ -4,8 +4,9 @@
     flusher -> flush: freeze buffer, close WAL segment -> Parquet files -> lake commit with the segment's number -> drop
     views   -> lake version and buffered rows, as of one instant
 
-Locks, always taken in this order: `_changing` (upkeep), `_flushing` (one flush at a time), `_committing` (WAL and
-what enters the buffer, held during the sync), `_lock` (schemas, buffer, lake version; never during I/O or decoding).
+Locks, always taken in this order: `_large` (inflating and decoding a large body), `_changing` (upkeep), `_flushing`
+(one flush at a time), `_committing` (WAL and what enters the buffer, held during the sync), `_lock` (schemas, buffer,
+lake version; never during I/O or decoding).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 # Arrow's own allocator takes huge pages, again and again; clearing them was a third of the work of line protocol.
 pa.set_memory_pool(pa.system_memory_pool())
 
+_LARGE_BYTES = 1 << 18  # bodies above it are decoded one at a time
 _LINE_PASSES = 5  # over a body of lines until all that is left of it can be stored
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
@@ -167,6 +169,7 @@ class MetricStore:
         self._room_by: float | None = None  # monotonic seconds; until then writers wait for room
         self._room_seekers = threading.Semaphore(_MAX_ROOM_SEEKERS)
         self._closing = threading.Lock()
+        self._large = threading.Lock()
         self._changing = threading.Lock()
         self._is_closed = False
         self._waiting: deque[PendingWrite] = deque()
@@ -266,7 +269,7 @@ class MetricStore:
         """
         self._check_writable(database)
         received_us = clock.now_us()
-        with self._counting_refusals():
+        with self._decoding(body):
             plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
             good, keyed, rejected = self._accept_lines(plain, database, precision, received_us)
         if rejected:
@@ -484,7 +487,7 @@ class MetricStore:
     ) -> PendingWrite:
         self._check_writable(database)
         received_us = clock.now_us()
-        with self._counting_refusals():
+        with self._decoding(body):
             plain = inflate(body, announced_encoding, self.options.max_inflated_bytes)
             batches = formats.decode(kind, plain, received_us, options)
             keyed = self._schemas.reserve(database, batches)
@@ -542,9 +545,15 @@ class MetricStore:
         names.check_database(database)
 
     @contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
+    def _decoding(self, body: bytes) -> Iterator[None]:
+        """Count refusals, and let large bodies take turns.
+
+        Decoders that run side by side change turns at the interpreter lock with every native call; for bodies of
+        10,000 lines that cost as much CPU time again as decoding. Small bodies do not wait for a large one.
+        """
         try:
-            yield
+            with self._large if len(body) > _LARGE_BYTES else nullcontext():
+                yield
         except Invalid:
             self.counters.rejected += 1
             raise

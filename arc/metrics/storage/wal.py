@@ -45,7 +45,7 @@ SYNC_MODES = ("always", "interval", "off")
 class Entry:
     """One acknowledged request.
 
-    kind: which decoder reads the body (store.py). options: what the decoder needs beside it, as text.
+    kind: which decoder reads the body (decode/formats.py). options: what the decoder needs beside it, as text.
     received_us: microseconds UTC; the time of rows that carry none.
     """
 
