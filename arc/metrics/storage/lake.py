@@ -214,8 +214,11 @@ class Lake:
         texts = [
             name for name, kind in zip(rows.column_names, rows.schema.types, strict=True) if pa.types.is_string(kind)
         ]
+        # Parquet keeps a level for every value of a column that may be null.
+        fields = [pa.field(name, rows[name].type, bool(rows[name].null_count)) for name in rows.column_names]
         # Padding makes the sizes of files differ: it is by size that compaction leaves an unreadable one out.
-        rows = rows.replace_schema_metadata({"padding": "." * random.randrange(256)})  # noqa: S311
+        metadata = {"padding": "." * random.randrange(256)}  # noqa: S311
+        rows = pa.Table.from_arrays(rows.columns, schema=pa.schema(fields, metadata))
         try:
             pq.write_table(
                 rows,

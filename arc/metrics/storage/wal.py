@@ -20,11 +20,15 @@ import os
 import shutil
 import struct
 import threading
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from arc import clock
+
+try:
+    from isal.isal_zlib import crc32
+except ImportError:  # no wheel for this machine; zlib's gives the same at a fifth of the speed
+    from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +63,7 @@ class Entry:
         """Head and body as they go to disk; the body is not copied."""
         database, options = self.database.encode(), self.options.encode()
         meta = _META.pack(self.received_us, self.kind, len(database), len(options)) + database + options
-        crc = zlib.crc32(self.body, zlib.crc32(meta))
+        crc = crc32(self.body, crc32(meta))
         return _FRAME.pack(_MARKER, len(meta) + len(self.body), crc) + meta, self.body
 
 
@@ -323,7 +327,7 @@ def _read_entry(data: bytes, position: int) -> tuple[Entry, int] | None:
         return None
     _, length, crc = _FRAME.unpack_from(data, position)
     end = begin + length
-    if length < _META.size or end > len(data) or zlib.crc32(memoryview(data)[begin:end]) != crc:
+    if length < _META.size or end > len(data) or crc32(memoryview(data)[begin:end]) != crc:
         return None
     received_us, kind, database_length, options_length = _META.unpack_from(data, begin)
     names = begin + _META.size
