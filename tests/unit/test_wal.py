@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
@@ -395,5 +396,5 @@ def test_format_on_disk_is_the_documented_one(logs):
     assert data[:HEADER_SIZE] == b"ARCWAL1\n" + struct.pack("<Q", 1)
     marker, length, checksum = struct.unpack_from("<4sII", data, HEADER_SIZE)
     payload = data[HEADER_SIZE + 12 :]
-    assert (marker, length, checksum) == (b"\xabARC", len(payload), wal_module.zlib.crc32(payload))
+    assert (marker, length, checksum) == (b"\xabARC", len(payload), zlib.crc32(payload))
     assert payload == struct.pack("<qBBH", 7, 2, 2, 3) + b"db" + b"opt" + b"body"
