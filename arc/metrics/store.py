@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,8 @@ log = logging.getLogger(__name__)
 # Arrow's own allocator takes huge pages, again and again; clearing them was a third of the work of line protocol.
 pa.set_memory_pool(pa.system_memory_pool())
 
-_LARGE_BYTES = 1 << 18  # bodies above it are decoded one at a time
+_LARGE_BYTES = 1 << 18  # bodies above it are decoded one at a time,
+_TURN_S = 1.0  # unless that would make one wait longer
 _LINE_PASSES = 5  # over a body of lines until all that is left of it can be stored
 _CHECK_INTERVAL_S = 0.25  # how late a flush by age may be
 _RETRY_S = (1, 2, 5, 10, 30)  # waits after failed flushes; the last one repeats
@@ -549,14 +550,17 @@ class MetricStore:
         """Count refusals, and let large bodies take turns.
 
         Decoders that run side by side change turns at the interpreter lock with every native call; for bodies of
-        10,000 lines that cost as much CPU time again as decoding. Small bodies do not wait for a large one.
+        10,000 lines that cost as much CPU time again as decoding. No body waits long for one that takes long.
         """
+        has_turn = len(body) > _LARGE_BYTES and self._large.acquire(timeout=_TURN_S)
         try:
-            with self._large if len(body) > _LARGE_BYTES else nullcontext():
-                yield
+            yield
         except Invalid:
             self.counters.rejected += 1
             raise
+        finally:
+            if has_turn:
+                self._large.release()
 
     def _check_ready(self) -> None:
         if not self.is_ready:

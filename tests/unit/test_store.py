@@ -7,7 +7,10 @@ import itertools
 import shutil
 import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 
 import duckdb
 import msgpack
@@ -16,6 +19,7 @@ import pytest
 
 from arc import clock
 from arc.errors import Invalid, Unavailable
+from arc.metrics import store as store_module
 from arc.metrics.query.engine import QueryEngine
 from arc.metrics.storage.schemas import Schemas
 from arc.metrics.storage.wal import WriteAheadLog
@@ -199,6 +203,61 @@ class TestWrite:
             write(store, v=[1])
         with pytest.raises(Unavailable):
             store.views([("default", "cpu")])
+
+
+class TestTurns:
+    """Large bodies are decoded one at a time."""
+
+    LARGE = columnar("large", v=[float(number) for number in range(40_000)])
+
+    @pytest.fixture
+    def decoders(self, monkeypatch):
+        """Holds up the decoding of large bodies until `go` is set; `inside` are those that wait there."""
+        held = SimpleNamespace(go=threading.Event(), inside=deque(), most=0)
+        real = store_module.formats.decode
+
+        def decode(kind, body, *rest):
+            if len(body) < len(self.LARGE):
+                return real(kind, body, *rest)
+            held.inside.append(body)
+            held.most = max(held.most, len(held.inside))
+            assert held.go.wait(WAIT_S)
+            decoded = real(kind, body, *rest)
+            held.inside.pop()
+            return decoded
+
+        monkeypatch.setattr(store_module.formats, "decode", decode)
+        yield held
+        held.go.set()
+
+    def test_large_bodies_take_turns_and_small_ones_need_none(self, store, decoders, monkeypatch):
+        monkeypatch.setattr(store_module, "_TURN_S", WAIT_S)
+        with ThreadPoolExecutor(3) as pool:
+            large = [pool.submit(store.write_msgpack, self.LARGE, "default") for _ in range(3)]
+            wait_until(lambda: decoders.inside)
+
+            write(store, v=[1])
+
+            decoders.go.set()
+            assert [each.result(WAIT_S) for each in large] == [40_000] * 3
+        assert decoders.most == 1
+        assert values(store) == [1]
+
+    def test_none_waits_long_for_one_that_takes_long(self, store, decoders, monkeypatch):
+        monkeypatch.setattr(store_module, "_TURN_S", 0.01)
+        with ThreadPoolExecutor(2) as pool:
+            large = [pool.submit(store.write_msgpack, self.LARGE, "default") for _ in range(2)]
+
+            wait_until(lambda: len(decoders.inside) == 2)
+
+            decoders.go.set()
+            assert [each.result(WAIT_S) for each in large] == [40_000] * 2
+
+    def test_a_refused_body_gives_its_turn_back(self, store):
+        for _ in range(2):
+            with pytest.raises(Invalid):
+                store.write_msgpack(b"\xc1" * 300_000, "default")
+        assert store.write_msgpack(self.LARGE, "default") == 40_000
 
 
 class TestTypes:
