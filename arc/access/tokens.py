@@ -351,6 +351,9 @@ def _one(connection: Connection, token_id: int) -> Token:
 
 def _validated(values: dict[str, Any]) -> dict[str, Any]:
     """Column values; Invalid names the first that breaks a rule."""
+    for name, value in values.items():
+        if isinstance(value, str) and "\0" in value:  # PostgreSQL takes it in no text
+            raise Invalid(f"{name} must not contain U+0000")
     return {name: _FIELDS[name](value) for name, value in values.items()}
 
 

@@ -90,6 +90,8 @@ def test_permissions_come_in_any_order_and_as_comma_text(tokens: TokenStore) -> 
         ({"name": "x", "permissions": [["read"]]}, "unknown permission"),
         ({"name": "x", "expires_at_us": "soon"}, "expires_at must be"),
         ({"name": "x", "project": ""}, "project and organization must be"),
+        ({"name": "x\0"}, r"name must not contain U\+0000"),
+        ({"name": "x", "description": "\0"}, r"description must not contain U\+0000"),
     ],
 )
 def test_values_that_break_a_rule_are_refused(tokens: TokenStore, values: dict[str, object], complaint: str) -> None:
