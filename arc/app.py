@@ -224,6 +224,7 @@ class Arc:
                 max_import_bytes=options["max_import_size"],
                 stop_timeout_s=options["shutdown_timeout_s"],
                 on_stop=self._let_go,
+                is_finishing=self.node.is_at_work,
                 grouped=HOT_PATHS,
             )
         except OSError as error:
@@ -231,6 +232,7 @@ class Arc:
 
     def _let_go(self) -> None:
         """At the begin of a stop: answers that wait for something do not get it any more."""
+        self.handed.is_stopping.set()
         self.jobs.begin_stop()
         self.fleet.stop_waiting()
         self.node.begin_stop()

@@ -104,6 +104,10 @@ class ServerNode:
         if self.engine:
             self.engine.begin_stop()
 
+    def is_at_work(self) -> bool:
+        """After begin_stop(): whether what ran then still runs."""
+        return self.engine is not None and self.engine.is_at_work
+
     def stop(self) -> None:
         """End after the step that runs. What long steps have begun is given up; the next start begins it again."""
         self.tasks.stop()

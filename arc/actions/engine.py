@@ -86,19 +86,31 @@ class ActionEngine:
         with self._changed:
             self._changed.notify_all()
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """End after the step that runs; what is unfinished goes on at the next start."""
-        self.begin_stop()
+    def join(self, timeout_s: float) -> None:
+        """After begin_stop(): wait for what runs."""
         if self._thread is not None:
             self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                log.warning("actions: a step still runs after %.0f s; the next start repeats it", timeout_s)
-                return  # it needs the store
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """End after the step that runs; what is unfinished goes on at the next start.
+
+        Of long steps, those that can be repeated are given up.
+        """
+        self.begin_stop()
+        self.join(timeout_s)
+        if self.is_at_work:
+            log.warning("actions: a step still runs after the time it was given; the next start repeats it")
+            return  # it needs the store
         self._worker.background.join(timeout_s)
         self.store.close()
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """From start() on; after begin_stop() until what ran then has ended."""
+        return self._thread is not None and self._thread.is_alive()
 
     @property
     def options(self) -> EngineOptions:
@@ -263,6 +275,16 @@ class ActionEngine:
                 self._wake.wait(IDLE_S)
             elif pause_s > 0:
                 self._stop.wait(pause_s)
+        self._finish()
+
+    def _finish(self) -> None:
+        """See an action through that would be lost with the process."""
+        try:
+            while self._worker.must_finish():
+                self._worker.background.join(self.options.interval_s)
+                self._worker.cycle()
+        except Exception:
+            log.exception("actions: the outcome of the last step is lost")
 
     def _shown(self, record: ActionRecord, history: Iterable[HistoryItem]) -> dict[str, Json]:
         kind = self.catalogue.find(record.kind)

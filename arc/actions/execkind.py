@@ -1,7 +1,7 @@
 """`arc.edge/exec`: a command of an allow-list. No shell, ever: what is not on the list cannot be run.
 
-The process belongs to the one that started it. When that dies, nobody learns how the command ended: what is left of it
-is ended too, and the action fails as Interrupted.
+The process belongs to the one that started it, which waits for it when it is told to stop. When it dies, nobody learns
+how the command ended: what is left of it is ended too, and the action fails as Interrupted.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def kind(allowed: Mapping[str, Allowed]) -> Kind:
         check=steps.check,
         permission="actions:exec",
         is_cancellable=True,
+        is_held=steps.is_running,
     )
 
 
@@ -85,6 +86,9 @@ class _Exec:
     def __init__(self, allowed: Mapping[str, Allowed]) -> None:
         self._allowed = allowed
         self._started: dict[str, commands.Command] = {}
+
+    def is_running(self, action_id: str) -> bool:
+        return action_id in self._started
 
     def check(self, args: Json) -> None:
         allowed = self._allowed[args["command"]]

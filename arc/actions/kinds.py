@@ -103,6 +103,7 @@ class Kind:
     args: what the arguments must be like; None takes anything. check: raises InvalidArgs for what no schema can say.
     stages: names, for readers. permission: what a caller needs. is_original: belongs to a reserved scope.
     on_crash: `retry` invokes again, `fail` ends the action as Interrupted.
+    is_held: whether this process has something of an action (id) that would end with it; then a stop waits for it.
     deadline_s: limit of the time since the first invocation; 0 is none. cooldown_s: between two of this kind.
     """
 
@@ -118,6 +119,7 @@ class Kind:
     is_cancellable: bool = False
     is_original: bool = False
     on_crash: str = "retry"
+    is_held: Callable[[str], bool] = field(default=lambda _: False, repr=False)
     deadline_s: float = 0
     cooldown_s: float = 0
 

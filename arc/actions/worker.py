@@ -168,6 +168,12 @@ class Worker:
         record = self._store.head()
         return None if record is None else self._advance(record)
 
+    def must_finish(self) -> bool:
+        """Whether something of the action under way would end with this process, and its outcome be lost."""
+        record = self._store.head()
+        kind = self.catalogue.find(record.kind) if record else None
+        return record is not None and kind is not None and kind.is_held(record.id)
+
     def end(self, record: ActionRecord, reason: Exception) -> ActionRecord | None:
         """Fail an action; the changed record, or None when somebody else was faster."""
         return self._transition(record, Change.failed(reason, record.payload))

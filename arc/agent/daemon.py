@@ -159,7 +159,7 @@ class Agent:
             self._executions.wait_idle(LOOK_S)
         self._link.stop_polling()
         if self._node:
-            self._node.stop()
+            self._node.stop(0.0 if self._is_urgent else deadline - time.monotonic())
         self._executions.stop_all("agent was stopped", KILL_S, abandon=self._is_urgent)
         for loop in reversed(self._loops):
             loop.stop(1.0)

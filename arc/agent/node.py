@@ -44,6 +44,7 @@ CLUSTER = "unenrolled"  # the server puts its own in place of it
 LOOK_S = 60.0  # seconds between two looks, beside those that a change causes
 GATHER_S = 0.2  # seconds in which changes become one message
 PAGE = 20  # actions read at a time
+STEP_S = 2.0  # seconds that a step has at a stop, however urgent
 MESSAGE_BYTES = 300_000  # of copies, from which on a message is full
 
 
@@ -73,13 +74,17 @@ class AgentNode:
         if self._listener:
             self._listener.start()
 
-    def stop(self) -> None:
-        """After this nothing is spooled; what ended in the last moment is told at the next start."""
+    def stop(self, finish_s: float) -> None:
+        """After this nothing is spooled; what ended in the last moment is told at the next start.
+
+        finish_s: seconds for what would be lost with the process.
+        """
         self.engine.begin_stop()
+        self.engine.join(max(finish_s, STEP_S))
         if self._listener:
             self._listener.stop()
         self._reporter.stop(2.0)
-        self.engine.stop()
+        self.engine.stop(0.0)
 
     def handle(self, message: Mapping[str, Any]) -> None:
         """Do what the server has to say. Raises SpoolFailed."""

@@ -116,8 +116,9 @@ def health() -> Response:
 
 @surface.api("GET", "/ready", needs=PUBLIC, answers={200: Readiness, 503: Readiness})
 def ready() -> Response:
-    """200 when reads and writes work; 503 while the write-ahead log is being replayed."""
-    is_ready = parts().store.is_ready
+    """200 when reads and writes work; 503 while the write-ahead log is being replayed, and once the server stops."""
+    reason = _why_not_ready()
+    is_ready = reason is None
     now = clock.rfc3339(clock.now_us())
     answer = jsonify(
         status="ready" if is_ready else "not_ready",
@@ -127,9 +128,9 @@ def ready() -> Response:
             "scheduler_running": True,
             "active_storage_connection": is_ready,
         },
-        errors=[] if is_ready else ["the write-ahead log is being replayed"],
+        errors=[] if reason is None else [reason],
         message="Service fully operational" if is_ready else "Service not ready",
-        reason=None if is_ready else "the write-ahead log is being replayed",
+        reason=reason,
         timestamp=now,
         time=now,
         uptime_sec=round(parts().uptime_s(), 3),
@@ -146,6 +147,12 @@ def ping(query: PingQuery) -> Response:
     answer.headers["X-Influxdb-Build"] = "OSS"
     answer.headers["Request-Id"] = request.environ["arc.request_id"]
     return answer
+
+
+def _why_not_ready() -> str | None:
+    if parts().is_stopping.is_set():
+        return "the server is stopping"
+    return None if parts().store.is_ready else "the write-ahead log is being replayed"
 
 
 def _is_database_there() -> bool:

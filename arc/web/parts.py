@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ class Parts:
     history: History = field(default_factory=History)
     node: Node | None = None
     started_s: float = field(default_factory=time.monotonic)
+    is_stopping: threading.Event = field(default_factory=threading.Event)
 
     def uptime_s(self) -> float:
         return time.monotonic() - self.started_s

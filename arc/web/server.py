@@ -2,8 +2,8 @@
 
 main thread: poll sockets, parse requests -> request threads: WSGI application -> sockets
                                           -> write thread: likewise, for small writes, group by group (grouping.py)
-A stop closes the listening socket and idle connections, and goes on polling until running requests are answered or
-their time is up.
+A stop first waits for what has to be finished, and answers requests meanwhile. Then it closes the listening socket and
+idle connections, and goes on polling until running requests are answered or their time is up.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class ArcServer:
     """Listens when it is made, serves in run().
 
     max_body_bytes: a larger body gets 413; max_import_bytes: likewise for a file to import.
-    stop_timeout_s: seconds that running requests have at a stop. on_stop: called as it begins, for answers that wait.
+    stop_timeout_s: seconds that a stop takes at most. on_stop: called as it begins, for answers that wait.
+    is_finishing: whether something still runs that must not be cut off, and that people may want to ask about.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class ArcServer:
         stop_timeout_s: float = 30,
         grouped: Collection[str] = (),
         on_stop: Callable[[], None] = lambda: None,
+        is_finishing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._map = Sockets()
         self._dispatcher = _Dispatcher(grouped, self._map.has_changed, self._wake)
         self._stop_timeout_s = stop_timeout_s
         self._on_stop = on_stop
+        self._is_finishing = is_finishing
         self._stopping = False
         self._idle = threading.Event()  # set while run() is not at work
         self._idle.set()
@@ -152,11 +155,13 @@ class ArcServer:
     def _drain(self) -> None:
         """Take no more connections, answer what was asked, close the rest."""
         deadline = time.monotonic() + self._stop_timeout_s
+        self._on_stop()
+        while self._is_finishing() and time.monotonic() < deadline:
+            self._poll(0.1)
         for listener in self._listeners:
             listener.accepting = False
             listener.socket.close()
             listener.del_channel(self._map)
-        self._on_stop()
         while self._busy_channels() and time.monotonic() < deadline:
             self._poll(0.1)
         left = len(self._busy_channels())

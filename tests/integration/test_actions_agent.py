@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -67,6 +68,23 @@ def test_agent_carries_out_what_the_server_hands_on(edge: Edge, client: Connecti
     assert (refused.status, refused.json()["kind"]) == (400, "InvalidArgs")
     points = wait_until(lambda: client.query("SELECT agent, kind FROM arc.actions WHERE agent IS NOT NULL"), "a point")
     assert ["edge-1", "arc.edge/exec"] in points
+
+
+def test_a_stop_waits_for_the_command_and_tells_how_it_ended(edge: Edge, client: Connection, tmp_path: Path) -> None:
+    script = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo over"
+    (edge.directory / "actions.d/wait.toml").write_text(f"[exec]\nargv = {json.dumps(['sh', '-c', script])}\n")
+    start(edge, client)
+    action_id = node.schedule(client, "arc.edge/exec", {"command": "wait"}, ROOT)
+    wait_until((tmp_path / "begun").exists, "the command")
+
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(edge.stop)
+        wait_until(lambda: "stopping" in edge.stderr, "the stop")
+        (tmp_path / "go").touch()
+        assert stopped.result() == 0
+
+    found = node.info(client, action_id, ROOT)["action"]
+    assert (found["state"], found["state_payload"]["payload"]["stdout"]) == ("DONE", "over\n")
 
 
 def test_action_for_an_agent_that_is_away_waits_for_it(edge: Edge, client: Connection) -> None:

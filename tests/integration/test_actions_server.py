@@ -207,6 +207,30 @@ def test_stop_answers_who_waits_for_a_change(make_server: Callable[..., ArcServe
         assert waiting.receive().status == 200
 
 
+def test_a_stop_finishes_the_step_and_says_so_meanwhile(make_server: Callable[..., ArcServer], tmp_path: Path) -> None:
+    script = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo over"
+    (tmp_path / "wait.toml").write_text(f"[exec]\nargv = {json.dumps(['sh', '-c', script])}\n")
+    server = make_server(options={"actions.plugins": str(tmp_path)}).start()
+    with server.connect() as client:
+        action_id = node.schedule(client, "arc.edge/exec", {"command": "wait"})
+        wait_until((tmp_path / "begun").exists, "the step")
+
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: client.request("GET", "/ready").status == 503, "the stop")
+
+        assert client.request("GET", "/ready").json()["reason"] == "the server is stopping"
+        refusal = client.request("POST", f"/api/unstable/actions/schedule/{node.PING}", b"null")
+        assert (refusal.status, refusal.json()["kind"]) == (503, "Draining")
+        assert node.info(client, action_id)["action"]["state"] == "RUNNING"
+        (tmp_path / "go").touch()
+        assert server.wait() == 0
+
+    with server.start().connect() as client:
+        ended = node.ended(client, action_id)["action"]
+        assert ended["state"] == "DONE", ended
+        assert ended["state_payload"]["payload"]["stdout"] == "over\n"
+
+
 def test_actions_are_off_where_everybody_could_schedule_them(make_server: Callable[..., ArcServer]) -> None:
     opened = {"auth.enabled": "false", "server.host": "0.0.0.0"}
     server = make_server(options=opened, token=None).start()
