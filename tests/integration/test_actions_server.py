@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tests.integration import noderoutes as node
@@ -205,6 +207,21 @@ def test_stop_answers_who_waits_for_a_change(make_server: Callable[..., ArcServe
         server.stop()
 
         assert waiting.receive().status == 200
+
+
+def test_a_store_that_cannot_be_asked_is_an_error_of_the_datastore_only(make_server: Callable[..., ArcServer]) -> None:
+    server = make_server(options={"auth.enabled": "false"}, token=None).start()  # tokens are in that store, too
+    with server.connect() as client, closing(sqlite3.connect(server.data_dir / "arc.db")) as database:
+        whole = node.get(client, "/info/datastore")
+        database.execute("ALTER TABLE settings RENAME TO away")
+
+        answer = client.request("GET", "/api/unstable/info/datastore")
+
+        assert (answer.status, answer.json()["kind"]) == (500, "InternalError")
+        assert "cluster_id" not in answer.json()
+        assert node.get(client, "/info/agent").keys() == {"version"}
+        database.execute("ALTER TABLE away RENAME TO settings")
+        assert node.get(client, "/info/datastore") == whole
 
 
 def test_a_stop_finishes_the_step_and_says_so_meanwhile(make_server: Callable[..., ArcServer], tmp_path: Path) -> None:
