@@ -32,7 +32,8 @@ bench: $(VENV)/tested
 
 crash: $(VENV)/tested
 	ARC_CRASH_ROUNDS=100 ARC_ACTION_KILLS=50 ARC_JOBS_KILLS=30 ARC_FLEET_KILLS=20 ARC_VISIBILITY_PROBES=10000 \
-		$(BIN)/python -m pytest tests/integration/test_visibility.py \
+		ARC_COMPACTION_SECONDS=120 ARC_COMPACTION_KILLS=20 \
+		$(BIN)/python -m pytest tests/integration/test_visibility.py tests/integration/test_compaction.py \
 		tests/integration/test_crash.py tests/integration/test_actions_crash.py tests/integration/test_jobs_crash.py \
 		tests/integration/test_agent_crash.py
 
