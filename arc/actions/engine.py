@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -87,9 +88,12 @@ class ActionEngine:
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        """After begin_stop(): wait for what runs."""
+        """After begin_stop(): wait for what runs, a long step that will be repeated too."""
+        ends = time.monotonic() + timeout_s
         if self._thread is not None:
             self._thread.join(timeout_s)
+        if not self.is_at_work:  # its thread is the one that changes what runs in the background
+            self._worker.background.join(ends - time.monotonic())
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End after the step that runs; what is unfinished goes on at the next start.
@@ -101,7 +105,6 @@ class ActionEngine:
         if self.is_at_work:
             log.warning("actions: a step still runs after the time it was given; the next start repeats it")
             return  # it needs the store
-        self._worker.background.join(timeout_s)
         self.store.close()
         if self._lock_fd is not None:
             os.close(self._lock_fd)
